@@ -77,12 +77,17 @@ pub(super) fn find(record: &Record, part: &str) -> Result<Lines, Missing> {
 ///
 /// What to do where the log goes to standard output.
 pub(super) fn log_files(record: &Record) -> Result<Vec<PathBuf>, (Answer, String)> {
-    let newest = record.file.as_ref();
+    log_files_of(record.file.as_deref())
+}
+
+/// As [`log_files`], of a log that may be none. What has such a name and is no file (a pipe, a
+/// device) is passed over: to read it might not end.
+pub(super) fn log_files_of(newest: Option<&Path>) -> Result<Vec<PathBuf>, (Answer, String)> {
     let newest = newest.ok_or_else(|| {
         let message = format!("{}: name the files to read", Missing::NoFile);
         (Answer::Wrong, message)
     })?;
-    let mut files: Vec<PathBuf> = files(newest).filter(|path| path.exists()).collect();
+    let mut files: Vec<PathBuf> = files(newest).filter(|path| path.is_file()).collect();
     files.reverse();
     Ok(files)
 }

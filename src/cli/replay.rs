@@ -7,8 +7,9 @@ use serde_json::json;
 
 use crate::app::Loaded;
 use crate::config::Config;
+use crate::diag;
 use crate::policy::Policy;
-use crate::replay::{Change, Group, Judge, Report};
+use crate::replay::{Change, Group, Judge, Judging, Report};
 
 use super::{Answer, load, print, records};
 
@@ -56,14 +57,7 @@ impl Replay {
         let (config, policy) = self.load(self.policy.as_deref().or(self.config.as_deref()))?;
         let judge = Judge::new(&policy, &config.digest);
         let mut report = Report::default();
-        for file in &files {
-            let read = report.add_file(&judge, file);
-            read.map_err(|error| (Answer::Failed, format!("{}: {error}", file.display())))?;
-        }
-        if report.flows == 0 && report.others == 0 {
-            let what = "these files hold no line of a decision log";
-            return Err((Answer::Wrong, what.to_owned()));
-        }
+        add_files(&mut report, &judge, &files)?;
         if self.json {
             let mut value = report.as_json();
             if let Some(object) = value.as_object_mut() {
@@ -84,48 +78,90 @@ impl Replay {
     }
 }
 
+/// Judges the flows of some files. `Err` where one cannot be read, or none holds records.
+pub(super) fn add_files(
+    report: &mut Report,
+    judge: &impl Judging,
+    files: &[PathBuf],
+) -> Result<(), (Answer, String)> {
+    for file in files {
+        let read = report.add_file(judge, file);
+        read.map_err(|error| (Answer::Failed, format!("{}: {error}", file.display())))?;
+    }
+    if report.flows == 0 && report.others == 0 && report.earlier == 0 {
+        let what = "these files hold no line of a decision log";
+        return Err((Answer::Wrong, what.to_owned()));
+    }
+    Ok(())
+}
+
 /// The report for people.
-pub(super) fn text(report: &Report, files: usize, digest: &str) -> String {
-    let mut text = String::new();
-    let mut line = |label: &str, rest: &str| {
-        let _ = writeln!(text, "{label:13}{}", print::clean(rest, print::WIDTH - 13));
+fn text(report: &Report, files: usize, digest: &str) -> String {
+    let mut rows = summary(report, files);
+    let policy = digest.chars().take(12).collect();
+    rows.insert(1, ("policy", policy));
+    format!("{}{}", rows_text(&rows), groups_text(report, MAX_GROUPS))
+}
+
+/// A line for each row.
+pub(super) fn rows_text(rows: &[(&'static str, String)]) -> String {
+    let line = |(label, rest): &(&str, String)| {
+        format!("{label:13}{}\n", print::clean(rest, print::WIDTH - 13))
     };
+    rows.iter().map(line).collect()
+}
+
+/// What became of all flows, in numbers.
+pub(super) fn summary(report: &Report, files: usize) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    let mut row = |label, rest: String| rows.push((label, rest));
     let span = report.times.as_ref();
     let span = span.map(|(first, last)| format!(", {first} to {last}"));
     let files = counted(files, "file", "files");
     let span = span.unwrap_or_default();
-    line(
+    row(
         "replay",
-        &format!("{} of {files}{span}", flows(report.flows)),
+        format!("{} of {files}{span}", flows(report.flows)),
     );
-    line("policy", &digest.chars().take(12).collect::<String>());
+    if report.earlier > 0 {
+        row(
+            "earlier",
+            format!("{} lines before {}", report.earlier, report.since),
+        );
+    }
     let other = match report.by_other_rule {
         0 => String::new(),
         count => format!("   {count} by another rule or for another reason"),
     };
-    line("same", &format!("{}{other}", report.same));
-    line("changed", &report.changed.to_string());
+    row("same", format!("{}{other}", report.same));
+    row("changed", report.changed.to_string());
     for (why, count) in &report.undetermined {
-        line("undetermined", &format!("{count}   {}", why.sentence()));
+        row("undetermined", format!("{count}   {}", why.sentence()));
     }
     for (why, count) in &report.not_judged {
-        line("not judged", &format!("{count}   {}", why.sentence()));
+        row("not judged", format!("{count}   {}", why.sentence()));
     }
     if report.unreadable > 0 {
         let lines = format!("{} lines that are no records", report.unreadable);
-        line("passed over", &lines);
+        row("passed over", lines);
     }
     if report.own.changed > 0 {
         let why = "of these name this very policy: their lines are not as the gate wrote them \
                    (tidegate log verify)";
-        line("altered", &format!("{} {why}", report.own.changed));
+        row("altered", format!("{} {why}", report.own.changed));
     }
+    rows
+}
+
+/// The groups of changed flows, at most so many.
+pub(super) fn groups_text(report: &Report, most: usize) -> String {
+    let mut text = String::new();
     let groups = report.groups();
-    for (change, group) in groups.iter().take(MAX_GROUPS) {
+    for (change, group) in groups.iter().take(most) {
         text.push('\n');
         text.push_str(&group_text(change, group));
     }
-    let rest = groups.len().saturating_sub(MAX_GROUPS);
+    let rest = groups.len().saturating_sub(most);
     if rest > 0 || report.more > 0 {
         let more = format!(
             "\nand {rest} more groups (--json has them), {} besides\n",
@@ -136,20 +172,23 @@ pub(super) fn text(report: &Report, files: usize, digest: &str) -> String {
     text
 }
 
-fn group_text(change: &Change, group: &Group) -> String {
+/// `allow → deny`, and whether TLS is ended.
+pub(super) fn effects(change: &Change) -> String {
     let inspected = match (change.was.inspected, change.now.inspected) {
         (Some(false), Some(true)) => ", TLS is ended now",
         (Some(true), Some(false)) => ", TLS is not ended any more",
         _ => "",
     };
-    let head = format!(
-        "{} → {}{inspected}   {}   {}",
-        change.was.text(),
-        change.now.text(),
-        flows(group.flows),
-        change.target
-    );
-    let by = |[rule, location, reason]: &[String; 3]| format!("{rule}  {location}  ({reason})");
+    format!("{} → {}{inspected}", change.was.text(), change.now.text())
+}
+
+/// The rule, its place and the reason.
+pub(super) fn by([rule, location, reason]: &[String; 3]) -> String {
+    format!("{rule}  {location}  ({reason})")
+}
+
+/// How many sessions, and which repositories.
+pub(super) fn whose(group: &Group) -> String {
     let sessions = match (group.sessions(), group.has_more_sessions()) {
         (0, _) => "no session".to_owned(),
         (count, true) => format!("{count} sessions and more"),
@@ -162,14 +201,26 @@ fn group_text(change: &Change, group: &Group) -> String {
     if group.elsewhere > 0 {
         repositories.push(format!("elsewhere ({})", group.elsewhere));
     }
+    format!("{sessions} · {}", repositories.join(", "))
+}
+
+/// The command that explains the first flow of a group.
+pub(super) fn explains(group: &Group) -> String {
+    format!("tidegate explain {}", diag::shell_word(&group.first))
+}
+
+fn group_text(change: &Change, group: &Group) -> String {
+    let head = format!(
+        "{}   {}   {}",
+        effects(change),
+        flows(group.flows),
+        change.target
+    );
     let lines = [
         format!("now by  {}", by(&change.now_by)),
         format!("was by  {}", by(&change.was_by)),
-        format!("of      {sessions} · {}", repositories.join(", ")),
-        format!(
-            "first   {}  tidegate explain {}",
-            group.times.0, group.first
-        ),
+        format!("of      {}", whose(group)),
+        format!("first   {}  {}", group.times.0, explains(group)),
     ];
     let mut text = format!("{}\n", print::clean(&head, print::WIDTH));
     for line in lines {
@@ -178,7 +229,7 @@ fn group_text(change: &Change, group: &Group) -> String {
     text
 }
 
-fn flows(count: u64) -> String {
+pub(super) fn flows(count: u64) -> String {
     if count == 1 {
         "1 flow".to_owned()
     } else {

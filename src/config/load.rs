@@ -67,6 +67,12 @@ pub fn load_policy(path: &Path) -> (Option<LoadedPolicy>, Vec<Diagnostic>) {
         policy,
         digest: files.digest(Vec::new()),
         sources: files.sources(),
+        log: record::record(
+            written.record.as_ref(),
+            super::folder_of(path),
+            &mut Vec::new(),
+        )
+        .file,
     };
     let broken = findings.iter().any(|it| it.severity == Severity::Error);
     ((!broken).then_some(loaded), findings)
@@ -81,6 +87,8 @@ pub struct LoadedPolicy {
     pub digest: Arc<str>,
     /// The texts that were read.
     pub sources: Vec<Arc<Source>>,
+    /// Where a gate with this configuration writes its records; `None`: to standard output.
+    pub log: Option<PathBuf>,
 }
 
 /// The configuration of a gate that was given none: every default, and the built-in policy.

@@ -58,6 +58,7 @@ pub use strict_modes::{
 };
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
 pub use upstream::{OwnCertificate, Pin, TlsVersion, Upstream};
+pub use value::parse_duration;
 pub use workspace::Workspaces;
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.

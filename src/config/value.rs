@@ -86,7 +86,7 @@ pub(super) fn duration(
     place: Place,
     findings: &mut Vec<Diagnostic>,
 ) -> Option<Duration> {
-    let Some(parsed) = text.parse().ok().or_else(|| days(text)) else {
+    let Some(parsed) = parse_duration(text) else {
         let message = format!("`{}` is not a duration", shortened(text));
         let help = "write a number and a unit, e.g. `10 s`, `5 min`, `1 h`, `250 ms`";
         findings.push(Diagnostic::error("bad-duration", place, message).help(help));
@@ -105,6 +105,11 @@ pub(super) fn duration(
         ));
     }
     within
+}
+
+/// A duration with units, or whole days of 24 hours: `1 h 30 min`, `14d`.
+pub fn parse_duration(text: &str) -> Option<SignedDuration> {
+    text.parse().ok().or_else(|| days(text))
 }
 
 /// Whole days of 24 hours.

@@ -22,6 +22,16 @@ pub struct Judge<'p> {
     digest: &'p str,
 }
 
+/// Judges recorded flows: [`Judge`] under one policy, [`Pair`](super::Pair) under two.
+pub trait Judging {
+    /// What becomes of the flow of a `decision` line.
+    fn judge(&self, line: &Recorded<'_>) -> Judged;
+
+    /// Where one of the policies wrote the line: what becomes of the flow under that policy alone,
+    /// which is no change unless the line was altered. `judged` is what [`Judging::judge`] says.
+    fn own(&self, line: &Recorded<'_>, judged: &Judged) -> Option<Judged>;
+}
+
 /// What became of a recorded flow.
 #[derive(Clone, Debug)]
 pub enum Judged {
@@ -164,7 +174,7 @@ impl Effect {
         self.would.unwrap_or(self.verdict)
     }
 
-    fn is_same(self, other: Self) -> bool {
+    pub(super) fn is_same(self, other: Self) -> bool {
         let both = self.inspected.zip(other.inspected);
         self.verdict == other.verdict
             && self.would == other.would
@@ -220,21 +230,14 @@ impl<'p> Judge<'p> {
                 by_other_rule: !now.iter().any(by_same),
             };
         }
-        // A copy also goes to the path in a field of the request.
-        let copies = matches!(line.method.as_deref(), Some("COPY" | "MOVE"));
-        if (line.facts.is_some() || copies) && first.effect.enforced() < was.enforced() {
-            return Judged::Undetermined(Undetermined::Facts);
-        }
         let text = |text: Option<&str>| Arc::<str>::from(text.unwrap_or_default());
-        Judged::Changed {
-            was: Box::new(Outcome {
-                effect: was,
-                reason: text(line.reason.as_deref()),
-                rule: text(line.rule.as_deref()),
-                location: text(line.location.as_deref()),
-            }),
-            now: Box::new(first.clone()),
-        }
+        let was = Outcome {
+            effect: was,
+            reason: text(line.reason.as_deref()),
+            rule: text(line.rule.as_deref()),
+            location: text(line.location.as_deref()),
+        };
+        changed(line, was, first.clone())
     }
 
     /// The outcome under each assumption on what is not on record, where all come to one effect.
@@ -412,6 +415,30 @@ impl<'p> Judge<'p> {
             }
         }
         refused
+    }
+}
+
+impl Judging for Judge<'_> {
+    fn judge(&self, line: &Recorded<'_>) -> Judged {
+        Judge::judge(self, line)
+    }
+
+    fn own(&self, line: &Recorded<'_>, judged: &Judged) -> Option<Judged> {
+        self.wrote(line).then(|| judged.clone())
+    }
+}
+
+/// A change of the verdict, where the record holds enough to say so.
+pub(super) fn changed(line: &Recorded<'_>, was: Outcome, now: Outcome) -> Judged {
+    // A copy also goes to the path in a field of the request.
+    let copies = matches!(line.method.as_deref(), Some("COPY" | "MOVE"));
+    let passes_more = now.effect.enforced() < was.effect.enforced();
+    if (line.facts.is_some() || copies) && passes_more {
+        return Judged::Undetermined(Undetermined::Facts);
+    }
+    Judged::Changed {
+        was: Box::new(was),
+        now: Box::new(now),
     }
 }
 

@@ -6,9 +6,10 @@ use std::io;
 use std::path::Path;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::judge::{Effect, Judge, Judged, NotJudged, Outcome, Undetermined};
+use super::judge::{Effect, Judged, Judging, NotJudged, Outcome, Undetermined};
 use super::lines::{self, Line};
 use super::recorded::{Recorded, kept as text};
 
@@ -44,6 +45,10 @@ pub struct Report {
     pub times: Option<(String, String)>,
     /// Changed flows of further groups than are kept apart.
     pub more: u64,
+    /// The beginning of the period, as records write a time. Empty: all flows are judged.
+    pub since: String,
+    /// Lines of flows before that time.
+    pub earlier: u64,
     groups: HashMap<Change, Group>,
     hasher: DefaultHashBuilder,
 }
@@ -95,12 +100,20 @@ pub struct Group {
 }
 
 impl Report {
+    /// A report on the flows since a time.
+    pub fn since(time: Timestamp) -> Self {
+        Self {
+            since: format!("{time:.6}"),
+            ..Self::default()
+        }
+    }
+
     /// Judges the flows of a file.
     ///
     /// # Errors
     ///
     /// Where the file cannot be read.
-    pub fn add_file(&mut self, judge: &Judge<'_>, path: &Path) -> io::Result<()> {
+    pub fn add_file(&mut self, judge: &impl Judging, path: &Path) -> io::Result<()> {
         lines::each(path, |line| match line {
             Line::Whole(line) => self.add_line(judge, line),
             Line::TooLong => self.unreadable += 1,
@@ -108,7 +121,7 @@ impl Report {
     }
 
     /// Judges the flow of a line, where it has one.
-    pub fn add_line(&mut self, judge: &Judge<'_>, line: &[u8]) {
+    pub fn add_line(&mut self, judge: &impl Judging, line: &[u8]) {
         if is_close(line) {
             self.others += 1;
             return;
@@ -119,21 +132,40 @@ impl Report {
         };
         let ended = line.repeat_state.as_deref() == Some("ended");
         match (&*line.event, ended) {
+            ("decision" | "refusals_repeated", _) if *line.timestamp < *self.since => {
+                self.earlier += 1;
+            }
             ("decision", _) => {
                 let judged = judge.judge(&line);
-                self.count(&line, 1, judged, judge.wrote(&line));
+                if let Some(own) = judge.own(&line, &judged) {
+                    self.own.count(1, &own);
+                }
+                self.count(&line, 1, judged);
             }
             ("refusals_repeated", true) if line.is_tunnel() && line.host.is_some() => {
                 let judged = judge.judge(&line);
-                self.count(&line, line.repeat_count, judged, false);
+                self.count(&line, line.repeat_count, judged);
             }
             ("refusals_repeated", true) => {
                 let judged = Judged::NotJudged(NotJudged::Counted);
-                self.count(&line, line.repeat_count, judged, false);
+                self.count(&line, line.repeat_count, judged);
             }
             ("", _) => self.unreadable += 1,
             _ => self.others += 1,
         }
+    }
+
+    /// Writes the places of rules in another way: those of the first and of the second policy.
+    pub fn rename_places(&mut self, names: [&dyn Fn(&str) -> String; 2]) {
+        let [was, now] = names;
+        let groups = std::mem::take(&mut self.groups).into_iter();
+        self.groups = groups
+            .map(|(mut change, group)| {
+                change.was_by[1] = was(&change.was_by[1]);
+                change.now_by[1] = now(&change.now_by[1]);
+                (change, group)
+            })
+            .collect();
     }
 
     /// The groups of changed flows: by what changes, the largest first.
@@ -163,6 +195,7 @@ impl Report {
             "same": self.same,
             "by_other_rule": self.by_other_rule,
             "changed": self.changed,
+            "earlier": self.earlier,
             "undetermined": undetermined.map(words).collect::<serde_json::Map<_, _>>(),
             "not_judged": not_judged.map(words).collect::<serde_json::Map<_, _>>(),
             "own": {
@@ -177,7 +210,7 @@ impl Report {
         })
     }
 
-    fn count(&mut self, line: &Recorded<'_>, flows: u64, judged: Judged, own: bool) {
+    fn count(&mut self, line: &Recorded<'_>, flows: u64, judged: Judged) {
         // A line can say any number.
         let add = |sum: &mut u64| *sum = sum.saturating_add(flows);
         add(&mut self.flows);
@@ -191,9 +224,6 @@ impl Report {
                 }
             }
             none => *none = Some((at.clone(), at)),
-        }
-        if own {
-            self.own.count(flows, &judged);
         }
         match judged {
             Judged::Same { by_other_rule } => {

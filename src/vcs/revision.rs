@@ -68,6 +68,11 @@ impl Repository {
         })
     }
 
+    /// The top folder of the working copy.
+    pub fn top(&self) -> &Path {
+        &self.folder
+    }
+
     /// The commit that a revision names.
     pub fn commit(&self, revision: &str) -> Result<Commit, RevisionError> {
         let wanted = format!("{revision}^{{commit}}");

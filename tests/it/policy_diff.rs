@@ -355,6 +355,146 @@ fn no_requirement_holds_where_a_group_of_an_exception_has_another_member() {
     outcome.showed("exception EXC-1, which depends on [group], which is changed");
 }
 
+// --- Flows on record ----------------------------------------------------------------------------
+
+/// A denied tunnel in the log, as a gate writes it.
+fn denied(day: &str, flow: &str, host: &str) -> String {
+    let id = "0195f3c2-0000-7000-8000-000000000001";
+    format!(
+        "{{\"timestamp\":\"{day}T10:41:07.000001Z\",\"event.name\":\"decision\",\
+         \"tidegate.flow.id\":\"{flow}\",\"tidegate.verdict\":\"deny\",\
+         \"tidegate.reason\":\"not_allowed\",\"security_rule.name\":\"tier.standard.default\",\
+         \"tidegate.tier\":\"standard\",\"tidegate.tier.basis\":\"unattributed\",\
+         \"session.id\":\"{id}\",\"vcs.repository.url.full\":\"github.com/acme/web\",\
+         \"tidegate.repository.trust\":\"asserted\",\"server.address\":\"{host}\",\
+         \"server.port\":443,\"network.protocol.name\":\"connect\"}}\n"
+    )
+}
+
+/// As [`TIERS`], where callers without a repository are in the first tier.
+fn unattributed() -> String {
+    TIERS.replacen("[tiers]\n", "[tiers]\nunattributed = \"standard\"\n", 1)
+}
+
+/// Two policies, of which the second reaches one host more, and a log beside the first.
+fn with_log(log: &str) -> TempDir {
+    let tiers = unattributed();
+    let folder = two(&tiers, &(tiers.clone() + &rule("wiki", &["wiki.example"])));
+    write(folder.path(), "decisions.jsonl", log);
+    folder
+}
+
+#[test]
+fn what_changes_for_flows_on_record_is_told_in_each_form() {
+    let flow = "0195f3c2-0000-7000-8000-000000000002";
+    let folder = with_log(&format!(
+        "{}{}{}",
+        denied("1960-01-01", flow, "wiki.example"),
+        denied("2026-11-22", flow, "wiki.example"),
+        denied("2026-11-22", flow, "other.example"),
+    ));
+    let compare = |words: &[&str]| {
+        let words = [&["a.toml", "b", "--replay", "20000d"], words].concat();
+        diff(folder.path(), &words).succeeded()
+    };
+    compare(&[])
+        .showed("replay       2 flows of 1 file, 2026-11-22T10:41:07.000001Z to ")
+        .showed("earlier      1 lines before ")
+        .showed("same         1")
+        .showed("deny → allow   1 flow   wiki.example:443\n   now by  wiki  b/tidegate.toml:")
+        .showed("of      1 session · github.com/acme/web (1)")
+        .showed(&format!("tidegate explain {flow}\n"))
+        .showed("result    wider: ");
+    compare(&["--format", "markdown"])
+        .showed("| deny → allow | 1 | `wiki.example:443` | `1 session · github.com/acme");
+    compare(&["--format", "github"]).showed(
+        "::warning title=tidegate replay::deny → allow  1 flow  wiki.example:443; of 1 session",
+    );
+    let said = compare(&["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
+    assert_eq!(json["replay"]["changed"], 1, "{json:#}");
+    assert_eq!(json["replay"]["earlier"], 1, "{json:#}");
+    assert_eq!(json["replay"]["changes"][0]["flow"], flow, "{json:#}");
+
+    // Without a period, and of a file that is named.
+    let words = ["a.toml", "b", "--replay", "decisions.jsonl"];
+    let all = diff(folder.path(), &words).succeeded();
+    all.showed("deny → allow   2 flows   wiki.example:443");
+    // The verdicts of both policies are compared, not the one on record.
+    diff(folder.path(), &["a.toml", "a.toml", "--replay", "20000d"])
+        .succeeded()
+        .showed("same         2\nchanged      0\n");
+}
+
+#[test]
+fn flows_on_record_cannot_begin_a_command_or_a_row() {
+    let hostile = "x`|<b>'; touch pwned #\\n::error::x\\u001b[2J\\u202e";
+    let line = denied("2026-11-22", hostile, "wiki.example");
+    let line = line.replace("github.com/acme/web", hostile);
+    let folder = with_log(&line);
+    for format in ["text", "markdown", "github"] {
+        let words = ["a.toml", "b", "--replay", "20000d", "--format", format];
+        let said = diff(folder.path(), &words).succeeded();
+        let told = said.shows("deny → allow   1 flow   wiki") || said.shows("| deny → allow | 1 |");
+        assert!(
+            told || said.shows("deny → allow  1 flow  wiki"),
+            "{said:#?}"
+        );
+        let plain = |letter: char| letter == '\n' || !letter.is_control() && letter != '\u{202e}';
+        assert!(said.stdout.chars().all(plain), "{said:#?}");
+        assert!(!said.stdout.contains("\n::error"), "{said:#?}");
+        assert!(!said.stdout.contains("explain x"), "{said:#?}");
+        let rows = said
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with("| deny"));
+        for row in rows {
+            assert_eq!(row.replace("\\|", "").matches('|').count(), 8, "{row}");
+            assert_eq!(row.matches('`').count() % 2, 0, "{row}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_none_is_not_read() {
+    let folder = with_log("");
+    let device = format!("{TIERS}[record]\nfile = \"/dev/zero\"\n");
+    write(folder.path(), "a.toml", &device);
+    let words = ["a.toml", "b", "--replay", "14d"];
+    let said = diff(folder.path(), &words);
+    assert_eq!(said.code, Some(2), "{said:#?}");
+    assert!(
+        said.stderr.contains("there is no log at /dev/zero"),
+        "{said:#?}"
+    );
+    let said = diff(
+        folder.path(),
+        &["a.toml", "b", "--replay", "14d", "--replay", "1d"],
+    );
+    assert_eq!(said.code, Some(2), "{said:#?}");
+    let said = diff(folder.path(), &["a.toml", "b", "--replay", "none.jsonl"]);
+    assert_eq!(said.code, Some(4), "{said:#?}");
+}
+
+#[test]
+fn the_log_of_a_commit_is_the_one_in_the_working_copy() {
+    let folder = TempDir::new().expect("a folder");
+    let folder = folder.path();
+    git(folder, &["init", "-q", "-b", "main"]);
+    write(folder, "policy/tidegate.toml", &unattributed());
+    git(folder, &["add", "."]);
+    git(folder, &["commit", "-q", "-m", "one"]);
+    let log = denied("2026-11-22", "0195f3c2", "wiki.example");
+    write(folder, "policy/decisions.jsonl", &log);
+    let next = unattributed() + &rule("wiki", &["wiki.example"]);
+    write(folder, "policy/tidegate.toml", &next);
+    let file = "policy/tidegate.toml";
+    let words = [&format!("main:{file}"), file, "--replay", "20000d"];
+    diff(folder, &words)
+        .succeeded()
+        .showed("deny → allow   1 flow   wiki.example:443");
+}
+
 #[test]
 fn a_commit_whose_includes_name_files_that_are_not_read_is_not_compared() {
     let folder = TempDir::new().expect("a folder");

@@ -1,6 +1,7 @@
 //! `tidegate diff`: what changes from one policy to another.
 
 mod render;
+mod replayed;
 mod sections;
 mod side;
 
@@ -13,6 +14,7 @@ use crate::policy::{self, Change, Difference, Relation};
 use super::{Answer, print};
 
 use render::Shown;
+use replayed::Replayed;
 use side::{Side, SideError};
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,11 @@ pub(super) struct Diff {
     /// an exception is new.
     #[arg(long, value_name = "WHAT")]
     require: Option<Requirement>,
+    /// Also tell what changes for flows on record: of a period (`14d`), of a file of records, or
+    /// both. May be said several times [without a file: the log of the first policy, and what it was
+    /// rotated to].
+    #[arg(long, value_name = "PERIOD|RECORDS")]
+    replay: Vec<String>,
     /// How the answer is printed.
     #[arg(
         long,
@@ -104,6 +111,7 @@ impl Diff {
             policies: files.into(),
             path: None,
             require: None,
+            replay: Vec::new(),
             format: Format::Text,
             json,
         }
@@ -127,6 +135,13 @@ impl Diff {
             let text = format!("--require no-wider-in={tier}: the second policy has no such tier");
             return say(Answer::Wrong, &text);
         }
+        let replayed = match self.replay.as_slice() {
+            [] => None,
+            words => match Replayed::read(words, &before, &after) {
+                Ok(replayed) => Some(replayed),
+                Err((answer, text)) => return say(answer, &text),
+            },
+        };
         let mut difference = policy::difference(&before.policy, &after.policy);
         for change in &mut difference.changes {
             change.before.location = before.rename(&change.before.location).into();
@@ -153,6 +168,7 @@ impl Diff {
             after: &after,
             difference: &difference,
             others: &others,
+            replayed: replayed.as_ref(),
             required: required
                 .as_ref()
                 .map(|(words, holds, broken)| (words.as_str(), *holds, *broken)),
@@ -198,6 +214,7 @@ fn as_json(shown: &Shown<'_>) -> Value {
         "changes": shown.difference.changes,
         "not_compared": shown.difference.not_compared,
         "other_sections": shown.others,
+        "replay": shown.replayed.map(Replayed::as_json),
         "required": shown.required.map(|(words, holds, broken)| json!({
             "what": words,
             "holds": holds,

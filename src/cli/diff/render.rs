@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::policy::{Change, Difference, FlowKind, MAX_NAMED, Ruling, Verdict};
 
+use super::replayed::Replayed;
 use super::side::Side;
 use super::{print, relation};
 
@@ -17,6 +18,8 @@ pub(super) struct Shown<'a> {
     pub(super) difference: &'a Difference,
     /// The sections that differ and are not compared.
     pub(super) others: &'a [String],
+    /// What changes for flows on record.
+    pub(super) replayed: Option<&'a Replayed>,
     /// What was required, whether it holds, and the change that is against it.
     pub(super) required: Option<(&'a str, bool, Option<&'a Change>)>,
 }
@@ -44,6 +47,9 @@ impl Shown<'_> {
         let hidden = self.difference.changes.len().saturating_sub(MAX_SHOWN);
         if hidden > 0 {
             let _ = writeln!(text, "{hidden} more changes: `--json` shows all");
+        }
+        if let Some(replayed) = self.replayed {
+            let _ = writeln!(text, "{}", replayed.text());
         }
         for line in self.ends() {
             let _ = writeln!(text, "{}", print::clean(&line, print::WIDTH));
@@ -90,6 +96,9 @@ impl Shown<'_> {
             );
         }
         text.push('\n');
+        if let Some(replayed) = self.replayed {
+            text.push_str(&replayed.markdown());
+        }
         for line in self.ends().into_iter().skip(1) {
             let _ = writeln!(text, "- {}", code(&line));
         }
@@ -116,6 +125,9 @@ impl Shown<'_> {
                 property(&title),
                 data(&message)
             );
+        }
+        if let Some(replayed) = self.replayed {
+            text.push_str(&replayed.github());
         }
         if let Some((_, false, _)) = self.required {
             for line in self.ends().into_iter().skip(1) {
@@ -279,7 +291,7 @@ fn property(text: &str) -> String {
 }
 
 /// The text of a command of GitHub Actions; it cannot begin another command.
-fn data(text: &str) -> String {
+pub(super) fn data(text: &str) -> String {
     let text = print::clean(text, 1000);
     text.replace('%', "%25")
         .replace('\r', "%0D")
@@ -287,7 +299,7 @@ fn data(text: &str) -> String {
 }
 
 /// A text that others wrote, as code in Markdown, in a cell of a table.
-fn code(text: &str) -> String {
+pub(super) fn code(text: &str) -> String {
     let text = print::clean(text, 400)
         .replace('`', "'")
         .replace('|', "\\|");

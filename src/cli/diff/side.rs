@@ -28,6 +28,8 @@ pub(super) struct Side {
     pub(super) sections: Vec<(String, String)>,
     /// The exceptions of the files.
     pub(super) exceptions: Vec<toml::Value>,
+    /// Where a gate with this policy writes its records; of a commit, in the working copy.
+    pub(super) log: Option<PathBuf>,
     /// The file, where it is one that `--config` can name.
     pub(super) file: Option<PathBuf>,
     /// What stands for the folder of a commit in the places of rules.
@@ -149,7 +151,12 @@ impl Side {
         }
         let renamed = (format!("{}/", top.display()), format!("{short}:"));
         let side = Self::load(&file, label, Some(renamed), catalogue)?;
+        let log = side.log.as_deref().map(|log| {
+            let inside = log.strip_prefix(&top).ok();
+            inside.map_or_else(|| log.to_owned(), |inside| repository.top().join(inside))
+        });
         Ok(Self {
+            log,
             _folder: Some(folder),
             ..side
         })
@@ -183,6 +190,7 @@ impl Side {
             sections: sections(&loaded)
                 .map(|(name, value)| (name, value.to_string()))
                 .collect(),
+            log: loaded.log,
             label,
             policy,
             file: None,
