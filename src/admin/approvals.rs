@@ -127,6 +127,7 @@ async fn by_token(gate: &Gate, token: &str) -> Result<Principal, Refused> {
         claims: grant.claims.clone(),
         sans: Vec::new(),
         groups: grant.groups.clone(),
+        is_first_reader: false,
     })
 }
 

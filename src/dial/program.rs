@@ -3,7 +3,7 @@
 //! A program is named by its absolute path. No user but root and the gate's own may be able to
 //! change the program, an argument that is a file, or a folder above them: the gate checks this
 //! before each start. The program runs in `/` with an empty environment except for a fixed `PATH`,
-//! without input, in its own process group. The gate kills the group if the program takes too long,
+//! without input unless it is told something, in its own process group. The gate kills the group if the program takes too long,
 //! writes too much, or its result is no longer needed.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -154,6 +154,28 @@ impl Programs {
         why: &str,
         clock: &Clock,
     ) -> Result<Vec<u8>, ProgramError> {
+        self.run_with(words, why, clock, None).await
+    }
+
+    /// Runs a program with `input` on its standard input, and returns its output. `None` if it gave
+    /// no usable output: the reason is on record and in the log.
+    pub async fn ask(
+        &self,
+        words: &[String],
+        why: &str,
+        clock: &Clock,
+        input: Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        self.run_with(words, why, clock, Some(input)).await.ok()
+    }
+
+    async fn run_with(
+        &self,
+        words: &[String],
+        why: &str,
+        clock: &Clock,
+        input: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, ProgramError> {
         let (path, arguments) = words.split_first().ok_or(ProgramError::NotStarted)?;
         let start = ProgramStart { path, why };
         self.witness.starts(&start);
@@ -164,7 +186,7 @@ impl Programs {
             began: clock.instant(),
             end: ("cancelled", None),
         };
-        let ran = self.checked(words, path, arguments).await;
+        let ran = self.checked(words, path, arguments, input).await;
         account.end = match &ran {
             Ok(_) => ("ok", Some(0)),
             Err(error) => (error.word(), error.code()),
@@ -180,6 +202,7 @@ impl Programs {
         words: &[String],
         path: &str,
         arguments: &[String],
+        input: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, ProgramError> {
         let (owners, looked_at) = (self.owners.clone(), words.to_vec());
         let look = move || exposed_program(&looked_at, &owners.for_programs());
@@ -187,9 +210,13 @@ impl Programs {
         if let Some(exposed) = looked.map_err(|_| ProgramError::NotStarted)? {
             return Err(ProgramError::Exposed(exposed));
         }
-        let (mut child, status) = self.children.start(&mut command(path, arguments))?;
+        let mut command = command(path, arguments);
+        if input.is_some() {
+            command.stdin(Stdio::piped());
+        }
+        let (mut child, status) = self.children.start(&mut command)?;
         let group = Group::of(&child);
-        let ran = timeout(PROGRAM_TIMEOUT, to_its_end(&mut child, status)).await;
+        let ran = timeout(PROGRAM_TIMEOUT, to_its_end(&mut child, status, input)).await;
         let ran = ran.unwrap_or(Err(ProgramError::Timeout));
         if matches!(ran, Ok(_) | Err(ProgramError::Failed(Some(_)))) {
             group.has_ended();
@@ -225,10 +252,19 @@ fn command(path: &str, arguments: &[String]) -> Command {
 async fn to_its_end(
     child: &mut Child,
     status: oneshot::Receiver<Option<i32>>,
+    input: Option<Vec<u8>>,
 ) -> Result<Vec<u8>, ProgramError> {
     let mut said = Vec::new();
+    let stdin = child.stdin.take();
+    let tell = async {
+        if let (Some(mut stdin), Some(input)) = (stdin, input) {
+            // A program may end without reading its input.
+            let _ = stdin.write_all(&input).await;
+        }
+    };
     if let Some(stdout) = child.stdout.take() {
-        let read = stdout.take(MAX_OUTPUT + 1).read_to_end(&mut said).await;
+        let mut stdout = stdout.take(MAX_OUTPUT + 1);
+        let ((), read) = tokio::join!(tell, stdout.read_to_end(&mut said));
         read.map_err(|_| ProgramError::Failed(None))?;
     }
     if said.len() as u64 > MAX_OUTPUT {

@@ -34,6 +34,8 @@ pub struct Asking {
     pub max_approval: Duration,
     /// `hold`: how long a flow waits for an answer before it is refused; zero: not at all.
     pub hold: Duration,
+    /// `first-reader`: the program that reads each request before a person, and its arguments.
+    pub first_reader: Option<Arc<[String]>>,
 }
 
 impl Default for Asking {
@@ -44,6 +46,7 @@ impl Default for Asking {
             not_oneself: true,
             max_approval: DEFAULT_MAX_APPROVAL,
             hold: Duration::ZERO,
+            first_reader: None,
         }
     }
 }

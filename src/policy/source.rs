@@ -144,6 +144,8 @@ pub struct Tier {
     pub longest_approval: Option<Spanned<String>>,
     /// How long a flow waits for an answer before it is refused; zero by default.
     pub hold: Option<Spanned<String>>,
+    /// The program of the operator that reads each request before a person, and its arguments.
+    pub first_reader: Option<Vec<Spanned<String>>>,
 }
 
 /// `[[repository]]`.

@@ -36,6 +36,7 @@ mod drain;
 mod evidence;
 mod exceptions;
 mod exec;
+mod first_reader;
 mod forward;
 mod hello;
 mod hooks;

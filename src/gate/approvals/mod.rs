@@ -10,6 +10,7 @@
 //! every gate of the ledger applies its approvals. Without a ledger, approvals are kept in memory.
 
 mod approval;
+mod first_reader;
 mod ledger;
 mod principal;
 mod request;

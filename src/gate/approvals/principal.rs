@@ -19,6 +19,8 @@ pub struct Principal {
     pub sans: Vec<Arc<str>>,
     /// Groups named by a verified token.
     pub groups: Vec<Arc<str>>,
+    /// Whether it is the first reader of the tier, a program of the operator. It can only deny.
+    pub is_first_reader: bool,
 }
 
 impl Principal {
@@ -36,6 +38,9 @@ impl Principal {
 
     /// The name for records and people: `uid:0`, or the subject.
     pub fn name(&self) -> Arc<str> {
+        if self.is_first_reader {
+            return "first-reader".into();
+        }
         match (&self.subject, self.uid) {
             (Some(subject), _) => format!("subject:{subject}").into(),
             (None, Some(uid)) => format!("uid:{uid}").into(),

@@ -23,10 +23,10 @@ use super::{
 };
 
 /// The decision of a reviewer.
-struct Verdicts<'a> {
-    principal: &'a Principal,
-    asker: &'a Asker,
-    note: Option<Box<str>>,
+pub(super) struct Verdicts<'a> {
+    pub(super) principal: &'a Principal,
+    pub(super) asker: &'a Asker,
+    pub(super) note: Option<Box<str>>,
 }
 
 /// The reason why a request was not settled.
@@ -94,7 +94,7 @@ impl Gate {
     /// Files an attempt that the policy asks about: adds it to an open request, or files and
     /// records a new request.
     pub fn file_request(
-        &self,
+        self: &Arc<Self>,
         caller: CallerKey,
         query: &Query<'_>,
         presented: &Presented,
@@ -122,6 +122,7 @@ impl Gate {
             self.recorder
                 .event(&Event::ApprovalRequested(Box::new(approval_facts(request))));
             self.count_requests();
+            self.read_first(request);
         }
         filed
     }
@@ -271,21 +272,32 @@ impl Gate {
         note: Option<Box<str>>,
     ) -> Result<(), SettleError> {
         let now = self.clock.now();
-        let mut turn = self.turn(id, now)?;
+        let turn = self.turn(id, now)?;
         let max_approval = self.require_reviewer(principal, &turn.request)?;
         let verdicts = Verdicts {
             principal,
             asker,
             note,
         };
+        self.deny(turn, &verdicts, max_approval).await
+    }
+
+    /// Denies the request of a turn.
+    pub(super) async fn deny(
+        &self,
+        mut turn: Turn<'_>,
+        verdicts: &Verdicts<'_>,
+        max_approval: Duration,
+    ) -> Result<(), SettleError> {
+        let now = self.clock.now();
         let how = verdicts.settlement(&turn.request, now, after(now, max_approval), None);
-        self.append_settled(ReviewResult::Denied, &turn.request, &how, &verdicts)
+        self.append_settled(ReviewResult::Denied, &turn.request, &how, verdicts)
             .await?;
         if self.exceptions.has_ledger() {
             // The denial counts, whether or not it can be recorded.
             turn.outcome = RequestState::Denied(how.clone());
         }
-        self.record_settled("denied", &turn.request, &how, &verdicts)
+        self.record_settled("denied", &turn.request, &how, verdicts)
             .await?;
         turn.outcome = RequestState::Denied(how);
         self.settled("denied", &turn.request);
@@ -384,7 +396,7 @@ impl Gate {
         self.flows.judge_again(self, &self.snapshot.load_full());
     }
 
-    fn turn(&self, id: Uuid, now: Timestamp) -> Result<Turn<'_>, SettleError> {
+    pub(super) fn turn(&self, id: Uuid, now: Timestamp) -> Result<Turn<'_>, SettleError> {
         self.requests
             .take_turn(id, now)
             .map_err(|now| now.map_or(SettleError::Unknown, SettleError::Settled))

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::identity::CallerKey;
 
 use super::approval::Approval;
+use super::first_reader::Readers;
 use super::{Request, RequestKey, RequestState, Vote};
 
 /// Open requests of one caller, at most.
@@ -31,6 +32,8 @@ const MAX_APPROVALS: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Requests {
     table: Mutex<Table>,
+    /// Turns of first readers.
+    pub(super) readers: Readers,
     /// Notifies held flows.
     changed: Notify,
 }

@@ -48,6 +48,9 @@ impl Asking {
             max_approval: span(first(layers, |tier| tier.longest_approval.as_ref()))
                 .unwrap_or(default.max_approval),
             hold: span(first(layers, |tier| tier.hold.as_ref())).unwrap_or(default.hold),
+            first_reader: first(layers, |tier| tier.first_reader.as_ref())
+                .filter(|words| !words.is_empty())
+                .map(|words| words.iter().map(|it| it.get_ref().clone()).collect()),
         }
     }
 }
@@ -75,6 +78,9 @@ pub(super) fn findings(source: &source::Policy, callers: &Membership, found: &mu
             let finding = Diagnostic::error("bad-approvals", tier.at(count), message);
             found.push(finding.help("write `approvals = 2` where two reviewers have to allow"));
         }
+        if let Some(words) = &tier.value.first_reader {
+            first_reader_finding(tier, words, found);
+        }
         let longest = &tier.value.longest_approval;
         let hold = &tier.value.hold;
         let bounds = [
@@ -94,6 +100,21 @@ pub(super) fn findings(source: &source::Policy, callers: &Membership, found: &mu
                 found.push(finding.help(format!("write e.g. `{key} = \"{example}\"`")));
             }
         }
+    }
+}
+
+fn first_reader_finding(
+    tier: &Placed<source::Tier>,
+    words: &[Spanned<String>],
+    found: &mut Findings,
+) {
+    // No word: no first reader, where the tier that it extends has one.
+    let Some(program) = words.first() else { return };
+    if !program.get_ref().starts_with('/') {
+        let message = format!("`{}` is no absolute path of a program", program.get_ref());
+        let finding = Diagnostic::error("bad-first-reader", tier.at(program), message);
+        let help = "write e.g. `first-reader = [\"/usr/local/bin/read-request\"]`";
+        found.push(finding.help(help));
     }
 }
 
