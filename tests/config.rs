@@ -20,6 +20,7 @@ use tidegate::config::{
 use tidegate::diag::{self, Diagnostic, Severity};
 use tidegate::identity;
 use tidegate::policy;
+use toml::Spanned;
 
 /// Loads a file that has to be right in every respect.
 fn good(path: &str) -> Config {
@@ -303,6 +304,86 @@ fn every_example_loads_without_findings() {
             compiles(&good(path.to_str().unwrap()));
         }
     }
+}
+
+/// The policies to start from.
+const BEGINNINGS: [&str; 4] = ["solo", "team", "ci", "inspect"];
+
+/// The policy of a beginning; the files that it names need not be there.
+fn beginning(name: &str) -> policy::source::Policy {
+    let path = format!("config/{name}.toml");
+    let (loaded, findings) = config::load_policy(Path::new(&path));
+    assert!(findings.is_empty(), "{}", diag::render(&findings, false));
+    loaded.unwrap().policy
+}
+
+#[test]
+fn each_rule_of_a_beginning_has_an_example_of_what_it_lets_pass_and_of_what_it_does_not() {
+    for name in BEGINNINGS {
+        let policy = beginning(name);
+        assert!(!policy.rules.is_empty(), "{name} has no rule");
+        for rule in policy.rules.iter().map(|rule| &rule.value) {
+            let id = rule.id.get_ref();
+            let is_allow = rule.verdict.get_ref() == "allow";
+            assert!(!rule.denies.is_empty(), "{name}: {id} has no `denies`");
+            assert!(
+                !is_allow || !rule.allows.is_empty(),
+                "{name}: {id} has no `allows`"
+            );
+            assert!(rule.reason.is_some(), "{name}: {id} has no `reason`");
+        }
+        // They are run where a policy is compiled: one that fails is a finding.
+        let findings = policy::compile(&policy, &policy::built_in()).1;
+        assert!(findings.is_empty(), "{}", diag::render(&findings, false));
+    }
+}
+
+#[test]
+fn the_invariants_of_each_beginning_are_proved_and_each_never_can_fail() {
+    for name in BEGINNINGS {
+        let written = beginning(name);
+        assert!(!written.never.is_empty() && !written.always.is_empty());
+        assert_eq!(broken_invariants(&written), [""; 0], "{name}");
+        for never in &written.never {
+            let never = &never.value;
+            let mut wider = written.clone();
+            for rule in &mut wider.rules {
+                rule.value.allows.clear();
+                rule.value.denies.clear();
+            }
+            wider.trials.clear();
+            wider
+                .rules
+                .retain(|rule| rule.value.verdict.get_ref() != "deny");
+            let mut added = written.rules[0].clone();
+            added.value = policy::source::Rule {
+                id: Spanned::new(0..0, "wider".to_owned()),
+                verdict: Spanned::new(0..0, "allow".to_owned()),
+                from: never.from.clone(),
+                to: never.to.clone(),
+                does: never.does.clone(),
+                unless: Default::default(),
+                grant: Default::default(),
+                reason: None,
+                allows: Vec::new(),
+                denies: Vec::new(),
+            };
+            wider.rules.push(added);
+            let found = broken_invariants(&wider);
+            let said = never.name.as_ref().unwrap().get_ref();
+            assert!(
+                found.iter().any(|it| it.contains(said)),
+                "{name}: \"{said}\" holds beside an allow in its words: {found:?}"
+            );
+        }
+    }
+}
+
+fn broken_invariants(written: &policy::source::Policy) -> Vec<String> {
+    let (policy, findings) = policy::compile(written, &policy::built_in());
+    let policy = policy.unwrap_or_else(|| panic!("{}", diag::render(&findings, false)));
+    let found = policy::invariant_findings(written, &policy);
+    found.into_iter().map(|finding| finding.message).collect()
 }
 
 #[test]

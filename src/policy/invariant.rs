@@ -9,6 +9,8 @@
 //! enforced. A tunnel that is not inspected carries any request and any path of its host, so it
 //! counts as each of them. A network stands for the names that may resolve into it as well.
 
+use ipnet::IpNet;
+
 use crate::diag::{Diagnostic, Place};
 use crate::name::Host;
 
@@ -22,7 +24,7 @@ use super::pattern::{HostPattern, TooComplex};
 use super::regions::Point;
 use super::rule::{Fit, Rule};
 use super::source;
-use super::verdict::{Decision, Verdict};
+use super::verdict::{Decision, DeniedNetwork, Verdict};
 use super::witness::Witness;
 use super::{Attempt, Category};
 
@@ -130,6 +132,9 @@ impl<'p> Proof<'p> {
         let Some((invariant, _)) = self.policy.invariants.get(at as usize) else {
             return false;
         };
+        if !self.selectors.names(at, part.host()) && !self.may_resolve(at, part) {
+            return false;
+        }
         if (invariant.kind, invariant.verdict) != (Kind::Never, Verdict::Allow) {
             return true;
         }
@@ -146,6 +151,19 @@ impl<'p> Proof<'p> {
         // A request may be carried by its tunnel, whatever rules say of the request.
         by_default || part.is_request() && !part.tunnels.is_empty() || { rules }
             .any(|id| self.policy.rule(*id).is_some_and(Rule::is_allow))
+    }
+
+    /// Whether a name of a branch may resolve into a network of an invariant, whatever decides there.
+    fn may_resolve(&self, at: u32, part: &Part) -> bool {
+        let Some(rule) = self.selectors.rule(at) else {
+            return false;
+        };
+        let rules = part.rules.iter().flatten();
+        let rules = rules.filter_map(|id| self.policy.rule(*id));
+        let granted: Vec<IpNet> = rules
+            .flat_map(|rule| rule.grant.addresses.iter().copied())
+            .collect();
+        matches!(part.host(), Host::Name(_)) && resolves_into(rule, &[], &granted)
     }
 
     /// The flow of a part, where it breaks an invariant.
@@ -208,7 +226,9 @@ impl<'p> Proof<'p> {
             return None;
         }
         let passes = outcome.ruled() != Verdict::Deny;
-        let resolves = passes && resolves_into(rule, &outcome.decision, point.target.port);
+        let decision = &outcome.decision;
+        let denied = decision.denied.as_deref().unwrap_or_default();
+        let resolves = passes && resolves_into(rule, denied, &decision.addresses);
         resolves.then_some(How::Resolves)
     }
 
@@ -231,10 +251,11 @@ impl<'p> Proof<'p> {
     }
 }
 
-/// Whether a name may resolve into a network of the rule, at an address that may be dialled.
-fn resolves_into(rule: &Rule, decision: &Decision, port: u16) -> bool {
-    let denied = decision.denied.iter().flat_map(|all| all.iter());
-    let denied = denied.map(|it| HostPattern::Network(it.network));
+/// Whether a name may resolve into a network of the rule, at an address that may be dialled: one in no
+/// denied network, and public or in a granted one.
+fn resolves_into(rule: &Rule, denied: &[DeniedNetwork], granted: &[IpNet]) -> bool {
+    let is_denied = |address| denied.iter().any(|it| it.touches(address));
+    let denied = denied.iter().map(|it| HostPattern::Network(it.network));
     let closed = crate::name::closed_networks().map(HostPattern::Network);
     let outside: Vec<HostPattern> = denied.chain(closed).collect();
     let special = crate::name::special_networks().map(HostPattern::Network);
@@ -242,14 +263,12 @@ fn resolves_into(rule: &Rule, decision: &Decision, port: u16) -> bool {
     let guard = Guard::default();
     let may_dial = |host: Option<Host>| match host {
         Some(Host::Address(address)) => {
-            decision.denies(address).is_none()
-                && guard.lets_dial(address, port, &decision.addresses)
+            !is_denied(address) && guard.lets_dial(address, 443, granted)
         }
         _ => false,
     };
     rule.to.networks.iter().any(|network| {
-        let granted = decision.addresses.iter();
-        let inner = granted.filter_map(|grant| match () {
+        let inner = granted.iter().filter_map(|grant| match () {
             () if network.contains(grant) => Some(*grant),
             () if grant.contains(network) => Some(*network),
             () => None,

@@ -218,6 +218,14 @@ pub struct DeniedNetwork {
     pub rule: Arc<Named>,
 }
 
+impl DeniedNetwork {
+    /// Whether a name that resolves to this address resolves into the network, also in an IPv6 form
+    /// of an IPv4 address.
+    pub(super) fn touches(&self, address: IpAddr) -> bool {
+        floor::touches(&self.network, address)
+    }
+}
+
 /// Why an address may not be dialled.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AddressRefusal {
@@ -231,7 +239,7 @@ impl Decision {
     /// The deny rule that names a network around an address.
     pub fn denies(&self, address: IpAddr) -> Option<&Arc<Named>> {
         let mut denied = self.denied.iter().flat_map(|all| all.iter());
-        let found = denied.find(|it| floor::touches(&it.network, address));
+        let found = denied.find(|it| it.touches(address));
         found.map(|denied| &denied.rule)
     }
 

@@ -9,6 +9,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
+/// The head of the table of the README.
+const README_HEAD: &str = "| policy | tier | stopped | passes, hidden in a tunnel | passes, seen |\n|---|---|---|---|---|\n";
+/// Scenarios that a cell of that table names; it counts more of them.
+const MAX_NAMED: usize = 9;
 /// The shipped policies, as the manual shows them.
 const SHIPPED: [&str; 5] = ["built-in", "solo", "team", "ci", "inspect"];
 
@@ -128,11 +132,61 @@ fn the_tables_of_the_manual_are_those_of_the_shipped_policies() {
         let end = start + now[start..].find("\n\n").expect("its end") + 1;
         now.replace_range(start..end, &table(&results(&file)));
     }
+    settle(&path, &manual, &now);
+}
+
+/// A policy, a tier, and what becomes of the scenarios there.
+#[test]
+fn the_table_of_the_readme_is_that_of_the_shipped_policies() {
+    let path = root().join("README.md");
+    let readme = std::fs::read_to_string(&path).expect("the README");
+    let mut table = README_HEAD.to_owned();
+    for name in SHIPPED {
+        let (_folder, file) = shipped(name);
+        table.push_str(&rows(name, &results(&file)));
+    }
+    let start = readme.find(README_HEAD).expect("the place of the table");
+    let end = start + readme[start..].find("\n\n").expect("its end") + 1;
+    let mut now = readme.clone();
+    now.replace_range(start..end, &table);
+    settle(&path, &readme, &now);
+}
+
+/// A row for each tier of a policy.
+fn rows(name: &str, results: &Value) -> String {
+    let results = results["results"].as_array().expect("results");
+    let mut tiers: Vec<&str> = results.iter().map(|it| text(it, "tier")).collect();
+    let all = tiers.len();
+    tiers.sort_unstable();
+    tiers.dedup();
+    let rows = tiers.iter().map(|tier| {
+        let here = || results.iter().filter(|it| text(it, "tier") == *tier);
+        let of = |wanted: &str| -> Vec<&str> {
+            let those = here().filter(|it| cell(it) == wanted);
+            those.map(|it| text(it, "scenario")).collect()
+        };
+        let stopped = here().filter(|it| it["stopped"] == true).count();
+        let passes = [of("passes, hidden"), of("passes")].map(|ids| match ids.len() {
+            0 => "none".to_owned(),
+            count @ ..=MAX_NAMED => format!("{count}: {}", ids.join(", ")),
+            count => count.to_string(),
+        });
+        let of_all = all / tiers.len();
+        format!(
+            "| {name} | {tier} | {stopped} of {of_all} | {} | {} |\n",
+            passes[0], passes[1]
+        )
+    });
+    rows.collect()
+}
+
+/// Compares a page with what it has to be, or writes that.
+fn settle(path: &Path, was: &str, now: &str) {
     if std::env::var_os("TIDEGATE_BLESS").is_some() {
-        std::fs::write(&path, &now).expect("the chapter");
+        std::fs::write(path, now).expect("the page");
         return;
     }
-    assert!(now == manual, "docs/redteam.md shows other tables:\n{now}");
+    assert!(now == was, "{} shows other tables:\n{now}", path.display());
 }
 
 #[test]

@@ -571,6 +571,11 @@ impl<'p> Space<'p> {
 }
 
 impl Part {
+    /// One of its hosts.
+    pub(in crate::policy) fn host(&self) -> &Host {
+        &self.witness.target.host
+    }
+
     /// Whether its flows are requests; else they are tunnels, or both.
     pub(in crate::policy) fn is_request(&self) -> bool {
         self.witness.request.is_some()

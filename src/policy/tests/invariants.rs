@@ -148,6 +148,30 @@ fn a_network_stands_for_the_names_that_may_resolve_into_it() {
     );
 }
 
+/// Each host of the catalogue is a name, and has tiers, ports and requests: only those that may
+/// resolve into the network are split into them.
+#[test]
+fn a_network_that_no_name_is_dialled_in_is_proved_over_the_whole_catalogue() {
+    let closed = "[[always]]\nto.hosts = [\"169.254.0.0/16\"]\nverdict = \"deny\"\n\
+                  [[always]]\nto.hosts = [\"10.0.0.0/8\", \"192.168.0.0/16\"]\nverdict = \"deny\"\n";
+    let granted = "[[rule]]\nid = \"registry\"\nverdict = \"allow\"\nto.hosts = [\"npm.home.example\"]\n\
+                   grant.addresses = [\"192.168.1.0/24\"]\n";
+    let found = |text: &str| {
+        let source = read(text);
+        let (policy, findings) = compile(&source, &built_in());
+        let policy = policy.unwrap_or_else(|| panic!("{findings:?}"));
+        let found = invariant_findings(&source, &policy);
+        found.into_iter().map(|it| it.message).collect::<Vec<_>>()
+    };
+    assert_eq!(found(closed), [""; 0]);
+    let broken = found(&format!("{granted}{closed}"));
+    assert_eq!(broken.len(), 1, "{broken:?}");
+    assert!(
+        broken[0].contains("npm.home.example:443 by registry"),
+        "{broken:?}"
+    );
+}
+
 #[test]
 fn operations_and_actions_of_a_service_belong_together() {
     let text = "[[destination]]\ncategory = \"package-registry\"\nhosts = [\"npm.example\"]\n\
