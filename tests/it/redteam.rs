@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The head of the table of the README.
-const README_HEAD: &str = "| policy | tier | stopped | passes, hidden in a tunnel | passes, seen |\n|---|---|---|---|---|\n";
+const README_HEAD: &str = "| policy and tier | stopped | passes, hidden in a tunnel | passes, seen |\n|---|---|---|---|\n";
 /// Scenarios that a cell of that table names; it counts more of them.
 const MAX_NAMED: usize = 9;
 /// The shipped policies, as the manual shows them.
@@ -135,15 +135,25 @@ fn the_tables_of_the_manual_are_those_of_the_shipped_policies() {
     settle(&path, &manual, &now);
 }
 
-/// A policy, a tier, and what becomes of the scenarios there.
+/// A row for all tiers with the same results.
 #[test]
 fn the_table_of_the_readme_is_that_of_the_shipped_policies() {
     let path = root().join("README.md");
     let readme = std::fs::read_to_string(&path).expect("the README");
-    let mut table = README_HEAD.to_owned();
+    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
     for name in SHIPPED {
         let (_folder, file) = shipped(name);
-        table.push_str(&rows(name, &results(&file)));
+        for (tier, counts) in counts(&results(&file)) {
+            let place = format!("{name} {tier}");
+            match rows.iter_mut().find(|(known, _)| *known == counts) {
+                Some((_, places)) => places.push(place),
+                None => rows.push((counts, vec![place])),
+            }
+        }
+    }
+    let mut table = README_HEAD.to_owned();
+    for (counts, places) in rows {
+        let _ = writeln!(table, "| {} | {counts} |", places.join(", "));
     }
     let start = readme.find(README_HEAD).expect("the place of the table");
     let end = start + readme[start..].find("\n\n").expect("its end") + 1;
@@ -152,32 +162,32 @@ fn the_table_of_the_readme_is_that_of_the_shipped_policies() {
     settle(&path, &readme, &now);
 }
 
-/// A row for each tier of a policy.
-fn rows(name: &str, results: &Value) -> String {
+/// For each tier of a policy what becomes of the scenarios, as cells.
+fn counts(results: &Value) -> Vec<(&str, String)> {
     let results = results["results"].as_array().expect("results");
-    let mut tiers: Vec<&str> = results.iter().map(|it| text(it, "tier")).collect();
-    let all = tiers.len();
-    tiers.sort_unstable();
-    tiers.dedup();
-    let rows = tiers.iter().map(|tier| {
-        let here = || results.iter().filter(|it| text(it, "tier") == *tier);
-        let of = |wanted: &str| -> Vec<&str> {
+    let mut tiers: Vec<&str> = Vec::new();
+    for result in results {
+        let tier = text(result, "tier");
+        if !tiers.contains(&tier) {
+            tiers.push(tier);
+        }
+    }
+    let of_all = results.len() / tiers.len();
+    let row = |tier: &str| {
+        let here = || results.iter().filter(|it| text(it, "tier") == tier);
+        let passes = ["passes, hidden", "passes"].map(|wanted| {
             let those = here().filter(|it| cell(it) == wanted);
-            those.map(|it| text(it, "scenario")).collect()
-        };
-        let stopped = here().filter(|it| it["stopped"] == true).count();
-        let passes = [of("passes, hidden"), of("passes")].map(|ids| match ids.len() {
-            0 => "none".to_owned(),
-            count @ ..=MAX_NAMED => format!("{count}: {}", ids.join(", ")),
-            count => count.to_string(),
+            let ids: Vec<&str> = those.map(|it| text(it, "scenario")).collect();
+            match ids.len() {
+                0 => "none".to_owned(),
+                count @ ..=MAX_NAMED => format!("{count}: {}", ids.join(", ")),
+                count => count.to_string(),
+            }
         });
-        let of_all = all / tiers.len();
-        format!(
-            "| {name} | {tier} | {stopped} of {of_all} | {} | {} |\n",
-            passes[0], passes[1]
-        )
-    });
-    rows.collect()
+        let stopped = here().filter(|it| it["stopped"] == true).count();
+        format!("{stopped} of {of_all} | {}", passes.join(" | "))
+    };
+    tiers.iter().map(|tier| (*tier, row(tier))).collect()
 }
 
 /// Compares a page with what it has to be, or writes that.
