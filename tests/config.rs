@@ -362,8 +362,8 @@ fn the_invariants_of_each_beginning_are_proved_and_each_never_can_fail() {
                 from: never.from.clone(),
                 to: never.to.clone(),
                 does: never.does.clone(),
-                unless: Default::default(),
-                grant: Default::default(),
+                unless: policy::source::Unless::default(),
+                grant: policy::source::Grant::default(),
                 reason: None,
                 allows: Vec::new(),
                 denies: Vec::new(),
@@ -381,7 +381,8 @@ fn the_invariants_of_each_beginning_are_proved_and_each_never_can_fail() {
 
 fn broken_invariants(written: &policy::source::Policy) -> Vec<String> {
     let (policy, findings) = policy::compile(written, &policy::built_in());
-    let policy = policy.unwrap_or_else(|| panic!("{}", diag::render(&findings, false)));
+    assert!(policy.is_some(), "{}", diag::render(&findings, false));
+    let policy = policy.unwrap();
     let found = policy::invariant_findings(written, &policy);
     found.into_iter().map(|finding| finding.message).collect()
 }
@@ -402,6 +403,119 @@ fn a_bank_with_two_hundred_repositories_loads_and_its_trials_hold() {
     let count: usize = repositories.map(|it| it.value.r#match.0.len()).sum();
     assert_eq!(count, 200);
     compiles(&config);
+}
+
+fn schema_validator() -> jsonschema::Validator {
+    let text = config::read(Path::new("config/schema.json")).unwrap();
+    jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).unwrap()
+}
+
+/// A file as an editor sees it; dates are texts there. `None` where its syntax is wrong.
+fn as_json(text: &str) -> Option<serde_json::Value> {
+    fn json(value: toml::Value) -> serde_json::Value {
+        match value {
+            toml::Value::Datetime(date) => date.to_string().into(),
+            toml::Value::Array(list) => list.into_iter().map(json).collect(),
+            toml::Value::Table(table) => {
+                let each = table.into_iter().map(|(key, inner)| (key, json(inner)));
+                serde_json::Value::Object(each.collect())
+            }
+            other => serde_json::to_value(other).unwrap(),
+        }
+    }
+    Some(json(toml::Value::Table(text.parse().ok()?)))
+}
+
+/// `TIDEGATE_BLESS=1` writes the schema as it is now: read the difference before it is committed.
+#[test]
+fn the_schema_has_the_keys_types_and_words_of_the_loader() {
+    let path = Path::new("config/schema.json");
+    let now = serde_json::to_string_pretty(&config::schema().unwrap()).unwrap() + "\n";
+    if std::env::var_os("TIDEGATE_BLESS").is_some() {
+        fs::write(path, now).unwrap();
+        return;
+    }
+    let was = config::read(path).unwrap();
+    assert!(now == was, "config/schema.json is another one: {now}");
+}
+
+#[test]
+fn the_schema_takes_each_file_that_loads() {
+    let validator = schema_validator();
+    let mut files = toml_files("config");
+    files.extend(toml_files("tests/config/good"));
+    files.extend(toml_files("tests/config/good/bank.d"));
+    files.extend(toml_files("tests/config/good/everything.d"));
+    files.push("deploy/compose/tidegate.toml".into());
+    let mut texts: Vec<(String, String)> = { files.iter() }
+        .map(|path| (path.display().to_string(), config::read(path).unwrap()))
+        .collect();
+    texts.push(("the reference".to_owned(), uncommented_reference()));
+    for (name, text) in texts {
+        let file = as_json(&text).unwrap();
+        let errors = validator.iter_errors(&file);
+        let errors = errors.map(|error| format!("{}: {error}", error.instance_path()));
+        let errors: Vec<String> = errors.collect();
+        assert!(errors.is_empty(), "{name}: {errors:#?}");
+    }
+}
+
+/// Whether a finding is about a key, a type, or a word of a few.
+fn is_seen_by_schema(finding: &Diagnostic) -> bool {
+    let says = |word: &str| finding.message.contains(word);
+    match finding.code {
+        "unknown-key" | "unknown-section" | "unknown-word" | "wrong-type" => true,
+        "missing-key" => says("lacks its"),
+        "unknown-name" => ["verdict", "category", "action"].into_iter().any(says),
+        _ => false,
+    }
+}
+
+#[test]
+fn the_schema_refuses_each_file_with_a_wrong_key_type_or_word() {
+    let validator = schema_validator();
+    let mut refused = BTreeSet::new();
+    let mut files = toml_files("tests/config/bad");
+    files.extend(toml_files("tests/config/policy"));
+    for path in files {
+        let (config, mut findings) = config::load(&path);
+        if let Some(config) = &config {
+            findings.extend(policy::compile(&config.policy, &policy::built_in()).1);
+        }
+        let Some(file) = config::read(&path).ok().and_then(|text| as_json(&text)) else {
+            continue;
+        };
+        let here = |it: &&Diagnostic| {
+            let place = it.place.as_ref();
+            place.is_some_and(|place| place.source.path == path) && is_seen_by_schema(it)
+        };
+        let Some(finding) = findings.iter().find(here) else {
+            continue;
+        };
+        assert!(
+            !validator.is_valid(&file),
+            "{}: {finding:?}",
+            path.display()
+        );
+        refused.insert(finding.code);
+    }
+    assert!(refused.len() >= 4, "{refused:?}");
+}
+
+#[test]
+fn the_shipped_files_name_their_schema() {
+    // The built-in tiers are no file that anybody edits.
+    let edited = toml_files("config")
+        .into_iter()
+        .filter(|it| !it.ends_with("default.toml"));
+    for path in edited {
+        let text = config::read(&path).unwrap();
+        assert!(
+            text.starts_with("#:schema ./schema.json\n"),
+            "{}",
+            path.display()
+        );
+    }
 }
 
 #[test]

@@ -119,6 +119,8 @@ enum Verb {
     Help(help::Help),
     /// Print completions for a shell.
     Completions(Completions),
+    /// Print the JSON Schema of a configuration file, for editors.
+    Schema,
     /// Becomes a command in a jail; only `exec --jail` says it.
     #[command(name = crate::jail::VERB, hide = true)]
     JailInit(JailInit),
@@ -196,6 +198,7 @@ impl Verb {
             Self::Policy(policy) => policy.perform(),
             Self::Help(help) => help.perform(),
             Self::Completions(completions) => completions.perform(),
+            Self::Schema => print_schema(),
         }
         .into()
     }
@@ -214,6 +217,19 @@ impl Completions {
         clap_complete::generate(self.shell, &mut Args::command(), "tidegate", &mut script);
         print::out(&String::from_utf8_lossy(&script));
         Answer::Yes
+    }
+}
+
+fn print_schema() -> Answer {
+    match crate::config::schema() {
+        Ok(schema) => {
+            print::json(&schema);
+            Answer::Yes
+        }
+        Err(error) => {
+            print::err(&format!("tidegate: the schema cannot be made: {error}\n"));
+            Answer::Failed
+        }
     }
 }
 
@@ -266,6 +282,7 @@ mod tests {
             "doctor --probe-tcp 127.0.0.1:9 --probe-dns 127.0.0.1:53 --report 127.0.0.1:3130",
             "env --channel mcp",
             "completions zsh",
+            "schema",
             "help",
             "help policy",
             "help session start --json",

@@ -106,7 +106,7 @@ const FIELDS: [&str; 14] = [
     "user",
     "worker",
 ];
-const ALGORITHMS: [&str; 9] = [
+pub(super) const ALGORITHMS: [&str; 9] = [
     "ES256", "ES384", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 ];
 const LONGEST: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));

@@ -112,6 +112,11 @@ pub(super) struct ListenerSection {
     proxy_protocol: Vec<Spanned<String>>,
 }
 
+/// The words of `identity`.
+pub(super) const IDENTITY: [(&str, IdentityDemand); 2] = [
+    ("optional", IdentityDemand::Optional),
+    ("required", IdentityDemand::Required),
+];
 const PROXY_PORT: u16 = 3128;
 const ADMIN_PORT: u16 = 3130;
 /// Maximum length of a Unix socket path in Linux (`sun_path`, without its NUL).
@@ -298,13 +303,9 @@ fn listener(
         tls: _,
         proxy_protocol,
     } = &written.value;
-    let words = [
-        ("optional", IdentityDemand::Optional),
-        ("required", IdentityDemand::Required),
-    ];
     let identity = identity
         .as_ref()
-        .and_then(|word| value::word(word.get_ref(), &words, written.at(word), findings));
+        .and_then(|word| value::word(word.get_ref(), &IDENTITY, written.at(word), findings));
     Some(Listener {
         tier: tier
             .as_ref()

@@ -21,6 +21,7 @@ mod policy_copy;
 mod preset;
 mod record;
 mod refusal;
+mod schema;
 mod section;
 mod session;
 mod shorthand;
@@ -52,6 +53,7 @@ pub use load::{LoadedPolicy, embedded, embedded_with, keys, load, load_policy, l
 pub use parent::{Authorization, Credential, FallBack, Parent, Resolve};
 pub use policy_copy::policy_copy;
 pub use record::{OnFailure, Record};
+pub use schema::schema;
 pub use session::{HeaderMismatch, Local, PrivateKey, Session, private_key};
 pub use strict_modes::{
     Exposure, LAST_SYSTEM_UID, Owners, exposed_file, exposed_program, exposures,

@@ -164,6 +164,12 @@ pub(super) struct Section {
     fall_back: Option<Spanned<String>>,
 }
 
+/// The words of `resolve`.
+pub(super) const RESOLVE: [(&str, Resolve); 2] =
+    [("local", Resolve::Local), ("parent", Resolve::Parent)];
+/// The words of `fall-back`.
+pub(super) const FALL_BACK: [(&str, FallBack); 2] =
+    [("direct", FallBack::Direct), ("refuse", FallBack::Refuse)];
 /// How long the output of a command is valid.
 const LIFETIME: Duration = Duration::from_mins(5);
 const LIFETIMES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
@@ -210,10 +216,8 @@ impl Reader<'_> {
         let categories = self.categories();
         let hosts = self.hosts(&self.section.value.hosts);
         let except = self.hosts(&self.section.value.except);
-        let resolve = [("local", Resolve::Local), ("parent", Resolve::Parent)];
-        let resolve = self.word(self.section.value.resolve.as_ref(), &resolve);
-        let fall_back = [("direct", FallBack::Direct), ("refuse", FallBack::Refuse)];
-        let fall_back = self.word(self.section.value.fall_back.as_ref(), &fall_back);
+        let resolve = self.word(self.section.value.resolve.as_ref(), &RESOLVE);
+        let fall_back = self.word(self.section.value.fall_back.as_ref(), &FALL_BACK);
         let url = url?;
         self.nothing_unused(url.tls);
         (self.findings.len() == before).then_some(Parent {

@@ -71,6 +71,11 @@ pub(super) struct Section {
     paths: Option<bool>,
 }
 
+/// The words of `on-failure`.
+pub(super) const ON_FAILURE: [(&str, OnFailure); 2] = [
+    ("refuse", OnFailure::Refuse),
+    ("continue", OnFailure::Continue),
+];
 const FILE: &str = "decisions.jsonl";
 /// Range of `rotate-size`: a smaller file would be rotated every few lines.
 const ROTATE_SIZE: (u64, u64) = (4 << 10, 1 << 40);
@@ -118,11 +123,7 @@ pub(super) fn record(
         record.file = file_of(section, file, findings);
     }
     if let Some(word) = &written.on_failure {
-        let words = [
-            ("refuse", OnFailure::Refuse),
-            ("continue", OnFailure::Continue),
-        ];
-        let meaning = value::word(word.get_ref(), &words, section.at(word), findings);
+        let meaning = value::word(word.get_ref(), &ON_FAILURE, section.at(word), findings);
         record.on_failure = meaning.unwrap_or_default();
     }
     record.paths = written.paths.unwrap_or_default();

@@ -108,6 +108,13 @@ pub(super) struct Section {
 }
 
 const LONGEST: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24 * 7));
+/// The words of `local`.
+pub(super) const LOCAL: [(&str, Local); 2] = [("narrow", Local::Narrow), ("trust", Local::Trust)];
+/// The words of `header-mismatch`.
+pub(super) const HEADER_MISMATCH: [(&str, HeaderMismatch); 2] = [
+    ("record", HeaderMismatch::Record),
+    ("deny", HeaderMismatch::Deny),
+];
 const MAKE_ONE: &str = "make a pair with `tidegate session keygen FILE`";
 /// Prefix of an Ed25519 public key in SPKI (RFC 8410), before its 32 bytes.
 const SPKI: [u8; 12] = [48, 42, 48, 5, 6, 3, 43, 101, 112, 3, 33, 0];
@@ -143,17 +150,12 @@ pub(super) fn session(
         session.longest = checked.unwrap_or(session.longest);
     }
     if let Some(local) = &written.local {
-        let words = [("narrow", Local::Narrow), ("trust", Local::Trust)];
-        let read = value::word(local.get_ref(), &words, section.at(local), reader.findings);
+        let read = value::word(local.get_ref(), &LOCAL, section.at(local), reader.findings);
         session.local = read.unwrap_or_default();
     }
     if let Some(mismatch) = &written.header_mismatch {
-        let words = [
-            ("record", HeaderMismatch::Record),
-            ("deny", HeaderMismatch::Deny),
-        ];
         let place = section.at(mismatch);
-        let read = value::word(mismatch.get_ref(), &words, place, reader.findings);
+        let read = value::word(mismatch.get_ref(), &HEADER_MISMATCH, place, reader.findings);
         session.header_mismatch = read.unwrap_or_default();
     }
     if let Some(file) = &written.revocations {

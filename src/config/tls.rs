@@ -83,6 +83,22 @@ impl PartialEq for PemFile {
 
 impl Eq for PemFile {}
 
+/// The words of `client-cert`.
+pub(super) const CLIENT_CERT: [(&str, Demand); 3] = [
+    ("require", Demand::Require),
+    ("optional", Demand::Optional),
+    ("none", Demand::None),
+];
+/// The words of `crl`.
+pub(super) const CRL: [(&str, bool); 2] = [("require", true), ("if-present", false)];
+/// The words of `client-identity`.
+pub(super) const CLIENT_IDENTITY: [(&str, NameKind); 4] = [
+    ("uri", NameKind::Uri),
+    ("dns", NameKind::Dns),
+    ("email", NameKind::Email),
+    ("cn", NameKind::CommonName),
+];
+
 /// The text of the table in a `[[listener]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -129,7 +145,7 @@ impl ProxyTlsSection {
 
 /// Whether a caller needs a certificate.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Demand {
+pub(super) enum Demand {
     None,
     Optional,
     Require,
@@ -227,13 +243,8 @@ impl<T> PemFiles<'_, T> {
     /// `None` if there is an error; `Some(None)` if no client certificate is requested.
     #[expect(clippy::option_option, reason = "wrong, and absent, are not the same")]
     fn clients(&mut self, section: &TlsSection) -> Option<Option<ClientCertificates>> {
-        let words = [
-            ("require", Demand::Require),
-            ("optional", Demand::Optional),
-            ("none", Demand::None),
-        ];
         let demand = match &section.client_cert {
-            Some(word) => self.word(word, &words)?,
+            Some(word) => self.word(word, &CLIENT_CERT)?,
             None if section.client_ca.is_some() => Demand::Require,
             None => Demand::None,
         };
@@ -282,11 +293,10 @@ impl<T> PemFiles<'_, T> {
 
     /// Whether a list is required: by default if one is configured.
     fn crl_required(&mut self, section: &TlsSection) -> Option<bool> {
-        let words = [("require", true), ("if-present", false)];
         let Some(word) = &section.crl else {
             return Some(!section.crls.is_empty());
         };
-        let required = self.word(word, &words)?;
+        let required = self.word(word, &CRL)?;
         if required && section.crls.is_empty() {
             let message =
                 "`crl = \"require\"`, and no `crls` are named: every client would be refused";
@@ -324,16 +334,13 @@ impl<T> PemFiles<'_, T> {
     }
 
     fn identity(&mut self, section: &TlsSection) -> Option<Vec<NameKind>> {
-        let words = [
-            ("uri", NameKind::Uri),
-            ("dns", NameKind::Dns),
-            ("email", NameKind::Email),
-            ("cn", NameKind::CommonName),
-        ];
         let Some(written) = &section.client_identity else {
             return Some(vec![NameKind::Uri, NameKind::Dns, NameKind::Email]);
         };
-        let kinds: Vec<_> = written.iter().map(|word| self.word(word, &words)).collect();
+        let kinds: Vec<_> = written
+            .iter()
+            .map(|word| self.word(word, &CLIENT_IDENTITY))
+            .collect();
         kinds.into_iter().collect()
     }
 

@@ -87,7 +87,8 @@ pub(super) struct Section {
 }
 
 const HTTPS: u16 = 443;
-const VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+pub(super) const VERSIONS: [(&str, TlsVersion); 2] =
+    [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 
 /// Reads the TLS settings; `read` collects the files and their content.
 pub(super) fn upstreams(

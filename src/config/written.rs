@@ -11,6 +11,7 @@ use crate::diag::{Diagnostic, Place, Source, did_you_mean};
 use crate::policy::source::{self, Placed};
 
 use super::blot::Secrets;
+use super::schema::{Shape, shape_of};
 use super::section::{Value, keys_of, unknown_key};
 use super::{
     admin_tls, dial, identity, inspect, issuer, ledger, limits, listen, old_spelling, parent,
@@ -446,47 +447,75 @@ fn unknown_section(place: Place, key: &str) -> Diagnostic {
     .help(help)
 }
 
+/// A section that a file may have, or a table that several sections have.
+pub(super) struct KnownSection {
+    /// Its heading, e.g. `[[rule]]`; of a table in sections its name, e.g. `from`.
+    pub(super) what: &'static str,
+    /// Its keys.
+    keys: &'static [&'static str],
+    /// The form of its table.
+    pub(super) shape: fn() -> Result<Shape, serde::de::value::Error>,
+}
+
+impl KnownSection {
+    /// Whether it is a table that several sections have.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.what.starts_with('[')
+    }
+}
+
+fn known<T: DeserializeOwned>(what: &'static str) -> KnownSection {
+    KnownSection {
+        what,
+        keys: keys_of::<T>(),
+        shape: shape_of::<T>,
+    }
+}
+
 /// Every key that a file may have, by the section it belongs to.
 pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> {
+    let all = known_sections().into_iter();
+    all.map(|section| (section.what, section.keys)).collect()
+}
+
+/// Every section that a file may have.
+pub(super) fn known_sections() -> Vec<KnownSection> {
     vec![
-        ("[listen]", keys_of::<listen::Section>()),
-        ("[listen.proxy-tls]", keys_of::<tls::ProxyTlsSection>()),
-        (
-            "[listen.admin-tls]",
-            keys_of::<admin_tls::AdminTlsSection>(),
-        ),
-        ("[[listener]]", keys_of::<listen::ListenerSection>()),
-        ("[record]", keys_of::<record::Section>()),
-        ("[refusal]", keys_of::<refusal::Section>()),
-        ("[ledger]", keys_of::<ledger::Section>()),
-        ("[exceptions]", keys_of::<ledger::ExceptionsSection>()),
-        ("[dial]", keys_of::<dial::Section>()),
-        (parent::WHAT, keys_of::<parent::Section>()),
-        ("[inspect]", keys_of::<inspect::Section>()),
-        ("[limits]", keys_of::<limits::Section>()),
-        ("[[identity.issuer]]", keys_of::<issuer::Section>()),
-        ("[identity.session]", keys_of::<session::Section>()),
-        ("[[identity.user]]", keys_of::<identity::UserSection>()),
-        ("[tiers]", keys_of::<source::Tiers>()),
-        ("[tier.NAME]", keys_of::<source::Tier>()),
-        ("[[repository]]", keys_of::<source::Repository>()),
-        ("[group.NAME]", keys_of::<source::Group>()),
-        ("[catalogue]", keys_of::<source::CatalogueUse>()),
-        ("[[destination]]", keys_of::<source::Destination>()),
-        ("[[rule]]", keys_of::<source::Rule>()),
-        ("[[exception]]", keys_of::<source::Exception>()),
-        ("limit", keys_of::<source::Limit>()),
-        ("from", keys_of::<source::From>()),
-        ("to", keys_of::<source::To>()),
-        ("does", keys_of::<source::Does>()),
-        ("unless", keys_of::<source::Unless>()),
-        ("grant", keys_of::<source::Grant>()),
-        ("[mcp.NAME]", keys_of::<source::Mcp>()),
-        ("[collector.NAME]", keys_of::<shorthand::Collector>()),
-        ("[[trial]]", keys_of::<source::Trial>()),
-        ("[[never]]", keys_of::<source::Invariant>()),
-        ("[[always]]", keys_of::<source::Invariant>()),
-        ("[upstream.NAME]", keys_of::<upstream::Section>()),
-        ("[[workspace]]", keys_of::<workspace::Section>()),
+        known::<listen::Section>("[listen]"),
+        known::<tls::ProxyTlsSection>("[listen.proxy-tls]"),
+        known::<admin_tls::AdminTlsSection>("[listen.admin-tls]"),
+        known::<listen::ListenerSection>("[[listener]]"),
+        known::<record::Section>("[record]"),
+        known::<refusal::Section>("[refusal]"),
+        known::<ledger::Section>("[ledger]"),
+        known::<ledger::ExceptionsSection>("[exceptions]"),
+        known::<dial::Section>("[dial]"),
+        known::<parent::Section>(parent::WHAT),
+        known::<inspect::Section>("[inspect]"),
+        known::<limits::Section>("[limits]"),
+        known::<issuer::Section>("[[identity.issuer]]"),
+        known::<session::Section>("[identity.session]"),
+        known::<identity::UserSection>("[[identity.user]]"),
+        known::<source::Tiers>("[tiers]"),
+        known::<source::Tier>("[tier.NAME]"),
+        known::<source::Repository>("[[repository]]"),
+        known::<source::Group>("[group.NAME]"),
+        known::<source::CatalogueUse>("[catalogue]"),
+        known::<source::Destination>("[[destination]]"),
+        known::<source::Rule>("[[rule]]"),
+        known::<source::Exception>("[[exception]]"),
+        known::<source::Limit>("limit"),
+        known::<source::From>("from"),
+        known::<source::To>("to"),
+        known::<source::Does>("does"),
+        known::<source::Unless>("unless"),
+        known::<source::Grant>("grant"),
+        known::<source::Mcp>("[mcp.NAME]"),
+        known::<shorthand::Collector>("[collector.NAME]"),
+        known::<source::Trial>("[[trial]]"),
+        known::<source::Invariant>("[[never]]"),
+        known::<source::Invariant>("[[always]]"),
+        known::<upstream::Section>("[upstream.NAME]"),
+        known::<workspace::Section>("[[workspace]]"),
     ]
 }

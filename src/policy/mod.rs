@@ -115,6 +115,7 @@ pub use caller::{CallerKey, Facts};
 pub use catalogue::Catalogue;
 pub use category::Category;
 pub use compare::Kind as FlowKind;
+pub(crate) use compile::choices::choices;
 pub use compile::{built_in, compile, default_source};
 pub use compiled::Policy;
 pub use difference::{

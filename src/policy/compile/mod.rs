@@ -3,6 +3,7 @@
 mod asking;
 mod callers;
 mod catalogue;
+pub(super) mod choices;
 mod conditions;
 pub(super) mod default_policy;
 pub(super) mod destinations;

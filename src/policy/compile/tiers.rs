@@ -17,6 +17,8 @@ use crate::policy::{Action, source};
 use crate::policy::findings::{Findings, unknown};
 use crate::policy::source::Placed;
 
+use super::choices::{MODES, PASSES, VERDICTS};
+
 type Written<'a> = (&'a Spanned<String>, &'a Placed<source::Tier>);
 
 /// A tier and the tiers that it extends, in the order in which a key is looked for.
@@ -241,13 +243,6 @@ impl<'a> Layers<'a> {
     }
 
     fn tier(&self, findings: &mut Findings) -> Tier {
-        let modes = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
-        let verdicts = [
-            ("deny", Verdict::Deny),
-            ("ask", Verdict::Ask),
-            ("allow", Verdict::Allow),
-        ];
-        let passes = [("allow", true), ("deny", false)];
         let default = self.get(|tier| tier.default.as_ref());
         let place = match default {
             Some((placed, default)) => placed.at(default),
@@ -264,17 +259,17 @@ impl<'a> Layers<'a> {
                 "mode",
                 self.get(|it| it.mode.as_ref()),
                 Mode::Enforce,
-                modes,
+                MODES,
                 findings,
             ),
-            default: word("default", default, Verdict::Deny, verdicts, findings),
+            default: word("default", default, Verdict::Deny, VERDICTS, findings),
             named: Named::at(format!("tier.{}.default", self.name), &place),
-            opaque: word("opaque", opaque, true, passes, findings),
+            opaque: word("opaque", opaque, true, PASSES, findings),
             ech: word(
                 "ech",
                 self.get(|tier| tier.ech.as_ref()),
                 true,
-                passes,
+                PASSES,
                 findings,
             ),
             asking: Asking::of(&self.tiers),
