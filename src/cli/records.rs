@@ -1,4 +1,4 @@
-//! Finding one flow in the decision log.
+//! Finds one flow in the decision log.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,27 +12,27 @@ use crate::replay::{self, Line};
 
 use super::Answer;
 
-/// The most bytes of the log that are read, the newest files first.
+/// Maximum number of bytes read of the log, the newest files first.
 const MOST: u64 = 4 << 30;
 
-/// Logs of runs of `exec` that are looked into.
+/// Maximum number of searched logs of `exec` runs.
 const MAX_SPARES: usize = 256;
 
 /// The lines of one flow.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lines {
-    /// The id, whole.
+    /// The whole id.
     pub(super) flow: String,
     /// `decision`.
     pub(super) decision: Option<Map<String, Value>>,
-    /// `close`, where the flow may pass and has ended.
+    /// `close`, if the flow was allowed and has ended.
     pub(super) close: Option<Map<String, Value>>,
 }
 
-/// Why there are none.
+/// The reason why no flow was found.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Missing {
-    /// Several flows have ids that begin or end so.
+    /// Several flows have ids with that beginning or end.
     #[error("{0} flows have ids that begin or end so; give the whole id")]
     Ambiguous(usize),
     /// The log cannot be read.
@@ -41,7 +41,7 @@ pub(super) enum Missing {
     /// The log goes to standard output.
     #[error("records go to standard output here; `[record] file` names no file to look into")]
     NoFile,
-    /// No line names it.
+    /// No line has that id.
     #[error(
         "no record of it in {0}, nor in what it was rotated to; a refusal that repeated is only \
          counted, in a `refusals_repeated` line"
@@ -49,7 +49,7 @@ pub(super) enum Missing {
     Unknown(PathBuf),
 }
 
-/// Finds the flow whose id begins or ends with `part`: a refusal's text shows the id's last group.
+/// Finds the flow whose id begins or ends with `part`: refusals show the last group of the id.
 pub(super) fn find(record: &Record, part: &str) -> Result<Lines, Missing> {
     let newest = record.file.as_ref().ok_or(Missing::NoFile)?;
     let mut flows: Vec<Lines> = Vec::new();
@@ -71,17 +71,17 @@ pub(super) fn find(record: &Record, part: &str) -> Result<Lines, Missing> {
     }
 }
 
-/// The files of the log of a configuration that exist, the oldest first.
+/// Returns the existing files of the log of a configuration, the oldest first.
 ///
 /// # Errors
 ///
-/// What to do where the log goes to standard output.
+/// If the log goes to standard output.
 pub(super) fn log_files(record: &Record) -> Result<Vec<PathBuf>, (Answer, String)> {
     log_files_of(record.file.as_deref())
 }
 
-/// As [`log_files`], of a log that may be none. What has such a name and is no file (a pipe, a
-/// device) is passed over: to read it might not end.
+/// Like [`log_files`], for a log that may not exist. Pipes and devices with such a name are
+/// skipped: a read might not end.
 pub(super) fn log_files_of(newest: Option<&Path>) -> Result<Vec<PathBuf>, (Answer, String)> {
     let newest = newest.ok_or_else(|| {
         let message = format!("{}: name the files to read", Missing::NoFile);
@@ -92,7 +92,7 @@ pub(super) fn log_files_of(newest: Option<&Path>) -> Result<Vec<PathBuf>, (Answe
     Ok(files)
 }
 
-/// The log, newest file first, then the logs of runs of `exec` that found it in use.
+/// Returns the log, newest file first, then the logs of `exec` runs that found it in use.
 fn files(newest: &Path) -> impl Iterator<Item = PathBuf> {
     let numbered = move |number: u32| {
         let mut name = OsString::from(newest);
@@ -105,7 +105,7 @@ fn files(newest: &Path) -> impl Iterator<Item = PathBuf> {
         .chain(spares(newest))
 }
 
-/// `NAME-SESSION.jsonl` beside `NAME.jsonl`, the latest sessions first: their ids grow with time.
+/// Returns `NAME-SESSION.jsonl` beside `NAME.jsonl`, the latest sessions first: ids grow with time.
 fn spares(newest: &Path) -> Vec<PathBuf> {
     let folder = newest.parent().unwrap_or(Path::new(""));
     let stem = newest.file_stem().unwrap_or_default().to_string_lossy();
@@ -124,7 +124,7 @@ fn spares(newest: &Path) -> Vec<PathBuf> {
     spares.into_iter().map(|name| folder.join(name)).collect()
 }
 
-/// Adds what one file says of flows whose id begins or ends with `part`.
+/// Adds the lines of a file on flows whose id begins or ends with `part`.
 fn search(file: File, part: &str, left: &mut u64, flows: &mut Vec<Lines>) -> io::Result<()> {
     let mut lines = replay::Lines::of(BufReader::with_capacity(256 * 1024, file.take(*left)))?;
     while *left > 0 {
@@ -132,7 +132,7 @@ fn search(file: File, part: &str, left: &mut u64, flows: &mut Vec<Lines>) -> io:
         let Line::Whole(line) = line else { continue };
         let read = u64::try_from(line.len()).unwrap_or(u64::MAX);
         *left = left.saturating_sub(read.saturating_add(1));
-        // A line that is no text says nothing here.
+        // A line that is no text is skipped.
         let Ok(text) = str::from_utf8(line) else {
             continue;
         };

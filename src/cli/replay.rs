@@ -1,4 +1,4 @@
-//! `tidegate replay`: recorded flows, judged again under a policy.
+//! `tidegate replay`: judges recorded flows again under a policy.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::replay::{Change, Group, Judge, Judging, Report};
 
 use super::{Answer, load, print, records};
 
-/// Groups of changes that are printed; all are in the JSON.
+/// Maximum number of printed groups of changes; the JSON has all.
 const MAX_GROUPS: usize = 50;
 
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Yes where no verdict changes.
+    /// Success, if no verdict changes.
     pub(super) fn perform(self) -> Answer {
         match self.replay() {
             Ok(answer) => answer,
@@ -78,7 +78,7 @@ impl Replay {
     }
 }
 
-/// Judges the flows of some files. `Err` where one cannot be read, or none holds records.
+/// Judges the flows of some files. Fails if one cannot be read, or if none has records.
 pub(super) fn add_files(
     report: &mut Report,
     judge: &impl Judging,
@@ -95,7 +95,7 @@ pub(super) fn add_files(
     Ok(())
 }
 
-/// The report for people.
+/// Formats the report for people.
 fn text(report: &Report, files: usize, digest: &str) -> String {
     let mut rows = summary(report, files);
     let policy = digest.chars().take(12).collect();
@@ -103,7 +103,7 @@ fn text(report: &Report, files: usize, digest: &str) -> String {
     format!("{}{}", rows_text(&rows), groups_text(report, MAX_GROUPS))
 }
 
-/// A line for each row.
+/// Writes a line for each row.
 pub(super) fn rows_text(rows: &[(&'static str, String)]) -> String {
     let line = |(label, rest): &(&str, String)| {
         format!("{label:13}{}\n", print::clean(rest, print::WIDTH - 13))
@@ -111,7 +111,7 @@ pub(super) fn rows_text(rows: &[(&'static str, String)]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// What became of all flows, in numbers.
+/// Returns the results of all flows, in numbers.
 pub(super) fn summary(report: &Report, files: usize) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
     let mut row = |label, rest: String| rows.push((label, rest));
@@ -153,7 +153,7 @@ pub(super) fn summary(report: &Report, files: usize) -> Vec<(&'static str, Strin
     rows
 }
 
-/// The groups of changed flows, at most so many.
+/// Returns the groups of changed flows, up to a maximum.
 pub(super) fn groups_text(report: &Report, most: usize) -> String {
     let mut text = String::new();
     let groups = report.groups();
@@ -172,7 +172,7 @@ pub(super) fn groups_text(report: &Report, most: usize) -> String {
     text
 }
 
-/// `allow → deny`, and whether TLS is ended.
+/// Formats `allow → deny`, and whether TLS is terminated.
 pub(super) fn effects(change: &Change) -> String {
     let inspected = match (change.was.inspected, change.now.inspected) {
         (Some(false), Some(true)) => ", TLS is ended now",
@@ -182,12 +182,12 @@ pub(super) fn effects(change: &Change) -> String {
     format!("{} → {}{inspected}", change.was.text(), change.now.text())
 }
 
-/// The rule, its place and the reason.
+/// Formats the rule, its location and the reason.
 pub(super) fn by([rule, location, reason]: &[String; 3]) -> String {
     format!("{rule}  {location}  ({reason})")
 }
 
-/// How many sessions, and which repositories.
+/// Formats the number of sessions and the repositories.
 pub(super) fn whose(group: &Group) -> String {
     let sessions = match (group.sessions(), group.has_more_sessions()) {
         (0, _) => "no session".to_owned(),
@@ -204,7 +204,7 @@ pub(super) fn whose(group: &Group) -> String {
     format!("{sessions} · {}", repositories.join(", "))
 }
 
-/// The command that explains the first flow of a group.
+/// Returns the command that explains the first flow of a group.
 pub(super) fn explains(group: &Group) -> String {
     format!("tidegate explain {}", diag::shell_word(&group.first))
 }

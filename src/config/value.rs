@@ -1,4 +1,4 @@
-//! Single values: addresses, durations, sizes, words; each with what to write instead.
+//! Reads single values: addresses, durations, sizes, words. Each finding has a correct example.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use crate::diag::{Diagnostic, Place, closest};
 pub(super) use crate::policy::source::Size;
 
-/// `IP:PORT`.
+/// Reads `IP:PORT`.
 pub(super) fn socket_address(
     text: &str,
     place: Place,
@@ -27,7 +27,7 @@ pub(super) fn socket_address(
     parsed
 }
 
-/// `IP:PORT` or `IP`, and then `port`.
+/// Reads `IP:PORT`, or `IP` with the default `port`.
 pub(super) fn address_with_port(
     text: &str,
     port: u16,
@@ -47,7 +47,7 @@ pub(super) fn address_with_port(
     parsed
 }
 
-/// `IP`.
+/// Reads `IP`.
 pub(super) fn address(text: &str, place: Place, findings: &mut Vec<Diagnostic>) -> Option<IpAddr> {
     let parsed = text.parse().ok();
     if parsed.is_none() {
@@ -79,7 +79,7 @@ fn address_help(text: &str) -> String {
     }
 }
 
-/// A duration with units (`10 s`, `1 h 30 min`), within bounds.
+/// Reads a duration with units (`10 s`, `1 h 30 min`), within bounds.
 pub(super) fn duration(
     text: &str,
     bounds: (Duration, Duration),
@@ -107,12 +107,12 @@ pub(super) fn duration(
     within
 }
 
-/// A duration with units, or whole days of 24 hours: `1 h 30 min`, `14d`.
+/// Parses a duration with units, or whole days of 24 hours: `1 h 30 min`, `14d`.
 pub fn parse_duration(text: &str) -> Option<SignedDuration> {
     text.parse().ok().or_else(|| days(text))
 }
 
-/// Whole days of 24 hours.
+/// Reads a number of days of 24 hours.
 fn days(text: &str) -> Option<SignedDuration> {
     let ends = ["days", "day", "d"];
     let number = ends.iter().find_map(|end| text.strip_suffix(end))?;
@@ -120,7 +120,7 @@ fn days(text: &str) -> Option<SignedDuration> {
     Some(SignedDuration::from_hours(i64::from(number) * 24))
 }
 
-/// A whole number within bounds.
+/// Reads a whole number within bounds.
 pub(super) fn number<T: TryFrom<i64> + Copy + PartialOrd + fmt::Display>(
     written: i64,
     bounds: (T, T),
@@ -137,7 +137,7 @@ pub(super) fn number<T: TryFrom<i64> + Copy + PartialOrd + fmt::Display>(
     within
 }
 
-/// A size in bytes within bounds.
+/// Reads a size in bytes within bounds.
 pub(super) fn size(
     written: &Size,
     bounds: (u64, u64),
@@ -168,7 +168,7 @@ fn out_of_range(
         .help(format!("write something from {least} to {most}"))
 }
 
-/// One of a few words.
+/// Reads one of a few words.
 pub(super) fn word<T: Copy>(
     text: &str,
     words: &[(&str, T)],
@@ -191,7 +191,7 @@ pub(super) fn word<T: Copy>(
     found
 }
 
-/// The beginning of a text, for a message.
+/// Returns the beginning of a text, for a message.
 pub(super) fn shortened(text: &str) -> String {
     const SHOWN: usize = 40;
     match text.char_indices().nth(SHOWN) {
@@ -200,7 +200,7 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
-/// A duration as a person writes it.
+/// Formats a duration for people.
 struct Spoken(Duration);
 
 impl fmt::Display for Spoken {
@@ -221,7 +221,7 @@ impl fmt::Display for Spoken {
     }
 }
 
-/// A size as a person writes it.
+/// Formats a size for people.
 struct Bytes(u64);
 
 impl fmt::Display for Bytes {

@@ -1,4 +1,4 @@
-//! Compares what a policy decides with what is on record.
+//! Compares the decisions of a policy with recorded ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,82 +24,82 @@ pub struct Judge<'p> {
 
 /// Judges recorded flows: [`Judge`] under one policy, [`Pair`](super::Pair) under two.
 pub trait Judging {
-    /// What becomes of the flow of a `decision` line.
+    /// Returns the result for the flow of a `decision` line.
     fn judge(&self, line: &Recorded<'_>) -> Judged;
 
-    /// Where one of the policies wrote the line: what becomes of the flow under that policy alone,
-    /// which is no change unless the line was altered. `judged` is what [`Judging::judge`] says.
+    /// Returns the result under one policy alone, if that policy wrote the line: no change, unless
+    /// the line was altered. `judged` is the result of [`Judging::judge`].
     fn own(&self, line: &Recorded<'_>, judged: &Judged) -> Option<Judged>;
 }
 
-/// What became of a recorded flow.
+/// The result of judging a recorded flow again.
 #[derive(Clone, Debug)]
 pub enum Judged {
     /// The same verdict.
     Same {
-        /// Whether another rule decides, or the reason is another.
+        /// Whether the rule or the reason differs.
         by_other_rule: bool,
     },
-    /// Another verdict, or TLS is ended where it was not.
+    /// Another verdict, or another termination of TLS.
     Changed {
-        /// What is on record.
+        /// The recorded outcome, or that of the first policy.
         was: Box<Outcome>,
-        /// What the policy decides.
+        /// The outcome under the policy that judges.
         now: Box<Outcome>,
     },
-    /// The record does not hold what the verdict depends on.
+    /// The record lacks a fact on which the verdict depends.
     Undetermined(Undetermined),
-    /// There was no decision of a policy.
+    /// No policy decided.
     NotJudged(NotJudged),
 }
 
-/// What happens to a flow.
+/// The outcome of a flow.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Effect {
-    /// What happens.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What would happen in `enforce` mode, where that differs.
+    /// The verdict of `enforce` mode, if different.
     pub would: Option<Verdict>,
-    /// Whether TLS in the tunnel is ended by the gate; `None` where that is not on record.
+    /// Whether the gate terminates TLS in the tunnel; `None` if not recorded.
     pub inspected: Option<bool>,
 }
 
-/// A decision, as records name it.
+/// A decision, in the words of records.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Outcome {
-    /// What happens.
+    /// The verdict.
     pub effect: Effect,
-    /// Why: a code of the closed list.
+    /// The reason: a code of the closed list.
     pub reason: Arc<str>,
-    /// What decided.
+    /// The rule that decided.
     pub rule: Arc<str>,
-    /// Where that is written; empty for the floor.
+    /// The location of the rule; empty for the floor.
     pub location: Arc<str>,
 }
 
-/// What is not on record.
+/// A fact that is not recorded.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Undetermined {
     /// The age of the package.
     Age,
     /// The credentials of the request.
     Credentials,
-    /// All but the strictest of several things that a request does.
+    /// All but the strictest of several facts of a request.
     Facts,
     /// The path of the request.
     Path,
-    /// What the request does where a server reads its path in another way.
+    /// The action, if a server reads the path in another way.
     Readings,
     /// Whether the request is for an MCP server at that host.
     Server,
 }
 
-/// Why there was nothing to judge.
+/// The reason why there is nothing to judge.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum NotJudged {
-    /// Refusals that are counted in one line, of requests of which nothing else is on record.
+    /// Refusals that are counted in one line, without further facts.
     Counted,
-    /// A name that a jail asked for, of which no port is captured.
+    /// A DNS query of a jail for a name without a captured port.
     NoPort,
     /// No policy decided: the flow was malformed, unidentified, limited, or ended before.
     NotDecided,
@@ -108,7 +108,7 @@ pub enum NotJudged {
 }
 
 impl Undetermined {
-    /// A word for data.
+    /// Returns the word for data.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Age => "age",
@@ -120,7 +120,7 @@ impl Undetermined {
         }
     }
 
-    /// What is missing, as a sentence.
+    /// Returns a sentence that names the missing fact.
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Age => "a rule asks the age of the package, which is not on record",
@@ -137,7 +137,7 @@ impl Undetermined {
 }
 
 impl NotJudged {
-    /// A word for data.
+    /// Returns the word for data.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Counted => "counted",
@@ -147,7 +147,7 @@ impl NotJudged {
         }
     }
 
-    /// Why, as a sentence.
+    /// Returns the reason as a sentence.
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Counted => "refusals that are counted only: no line says what each request did",
@@ -169,7 +169,7 @@ impl Effect {
         }
     }
 
-    /// The verdict of `enforce` mode.
+    /// Returns the verdict of `enforce` mode.
     pub fn enforced(self) -> Verdict {
         self.would.unwrap_or(self.verdict)
     }
@@ -183,7 +183,7 @@ impl Effect {
 }
 
 impl<'p> Judge<'p> {
-    /// Judges under a policy; `digest` is that of its configuration, as records name it.
+    /// Returns a judge for a policy. `digest` is the recorded digest of its configuration.
     pub fn new(policy: &'p Policy, digest: &'p str) -> Self {
         Self { policy, digest }
     }
@@ -193,12 +193,13 @@ impl<'p> Judge<'p> {
         line.digest.as_deref() == Some(self.digest)
     }
 
-    /// What happened to the flow of a `decision` line, and what happens to it under this policy: both
-    /// outcomes are the same but for their rule and reason.
+    /// Returns the recorded outcome of the flow of a `decision` line, and the outcome under this
+    /// policy. Both are the same except for rule and reason.
     ///
     /// # Errors
     ///
-    /// Why there is nothing to compare: [`Judged::Undetermined`] or [`Judged::NotJudged`].
+    /// The reason why there is nothing to compare: [`Judged::Undetermined`] or
+    /// [`Judged::NotJudged`].
     pub fn weigh(&self, line: &Recorded<'_>) -> Result<(Effect, [Outcome; 2]), Judged> {
         let was = recorded(line).map_err(Judged::NotJudged)?;
         let flow = Flow::of(line, self.policy);
@@ -216,8 +217,8 @@ impl<'p> Judge<'p> {
         };
         let [first, ..] = &now;
         if was.is_same(first.effect) {
-            // A flow whose way out failed has that as its reason.
-            // What became of a request for approval is another reason than that the policy asks.
+            // The reason of a flow whose outgoing connection failed is that failure.
+            // The result of a request for approval differs from the policy's reason to ask.
             let failed = &*line.verdict == "error" || was.enforced() == Verdict::Ask;
             // Which exceptions are in force, and what is left of them, is not judged again.
             let spent = line.reason.as_deref() == Some(Reason::ExceptionSpent.code());
@@ -240,7 +241,7 @@ impl<'p> Judge<'p> {
         changed(line, was, first.clone())
     }
 
-    /// The outcome under each assumption on what is not on record, where all come to one effect.
+    /// Returns the outcome, if it is the same under each assumption on unrecorded facts.
     fn outcomes(
         &self,
         line: &Recorded<'_>,
@@ -289,7 +290,7 @@ impl<'p> Judge<'p> {
         Ok([first, second])
     }
 
-    /// The outcome of the request with a credential that no rule names.
+    /// Returns the outcome of the request with a credential that no rule names.
     fn with_credential(
         &self,
         line: &Recorded<'_>,
@@ -307,7 +308,7 @@ impl<'p> Judge<'p> {
         outcome
     }
 
-    /// What happens to a flow: the decision, then what the gate checks before it lets it out.
+    /// Returns the outcome of a flow: the decision, then the checks of the gate before it connects.
     fn outcome(
         &self,
         line: &Recorded<'_>,
@@ -316,7 +317,8 @@ impl<'p> Judge<'p> {
     ) -> Result<Outcome, Undetermined> {
         let decision = self.policy.decide(&flow.query(who));
         let mut outcome = Outcome::of(&decision, flow);
-        // An exception or approval let the flow pass: a fact like any other. None lifts the floor.
+        // An exception or approval let the flow pass, which counts as a fact. Neither lifts the
+        // floor.
         let refuses = decision.would.unwrap_or(decision.verdict) != Verdict::Allow;
         if line.exception.is_some() && refuses && decision.reason != Reason::AddressDenied {
             let reason = line.reason.as_deref().unwrap_or_default();
@@ -324,7 +326,7 @@ impl<'p> Judge<'p> {
                 outcome.refuse(Reason::AddressDenied, None);
                 return Ok(outcome);
             }
-            // A flow whose way out failed had passed before.
+            // A flow whose outgoing connection failed had passed before.
             if line.is_allowed() || is_of_upstream(reason) {
                 outcome.effect = Effect {
                     verdict: Verdict::Allow,
@@ -356,7 +358,7 @@ impl<'p> Judge<'p> {
         }
         match self.address_refusal(line, flow, &decision) {
             None => {}
-            // A denied network is only on record where the tier observes.
+            // A denied network is only recorded if the tier observes.
             Some((AddressRefusal::Denied(rule), true)) => {
                 outcome.name(Reason::Denied, &rule);
                 outcome.effect.would = Some(Verdict::Deny);
@@ -369,12 +371,12 @@ impl<'p> Judge<'p> {
         Ok(outcome)
     }
 
-    /// Whether a package is younger than a rule asks, at the time of the line.
+    /// Whether a package is younger than a rule requires, at the time of the line.
     fn is_young(&self, line: &Recorded<'_>, least: Duration) -> Result<bool, Undetermined> {
         let time = |text: &str| text.parse::<Timestamp>().ok();
         let Some(published) = line.published.as_deref() else {
             return match line.reason.as_deref() {
-                // Its registry did not tell: so it counts as too young under every such rule.
+                // The registry gave no age, so the package is too young under every such rule.
                 Some("package_too_new") => Ok(true),
                 _ if line.version.is_none() || self.wrote(line) => Ok(false),
                 _ => Err(Undetermined::Age),
@@ -386,8 +388,8 @@ impl<'p> Judge<'p> {
         Ok(age.map_or(true, |age| age < least))
     }
 
-    /// Why none of the recorded addresses may be dialled, where none may, and whether that is only
-    /// observed.
+    /// Returns the reason if none of the recorded addresses may be dialled, and whether that is
+    /// only observed.
     fn address_refusal(
         &self,
         line: &Recorded<'_>,
@@ -396,7 +398,7 @@ impl<'p> Judge<'p> {
     ) -> Option<(AddressRefusal, bool)> {
         let guard = Guard::default();
         let port = flow.target.port;
-        // The gate's own addresses and listeners are not on record.
+        // The gate's own addresses and listeners are not recorded.
         let own = line.reason.as_deref() == Some("address_denied") && self.wrote(line);
         let mut refused = None;
         for address in &line.answers {
@@ -428,7 +430,7 @@ impl Judging for Judge<'_> {
     }
 }
 
-/// A change of the verdict, where the record holds enough to say so.
+/// Returns the change of the verdict, if the record has enough facts.
 pub(super) fn changed(line: &Recorded<'_>, was: Outcome, now: Outcome) -> Judged {
     // A copy also goes to the path in a field of the request.
     let copies = matches!(line.method.as_deref(), Some("COPY" | "MOVE"));
@@ -442,7 +444,7 @@ pub(super) fn changed(line: &Recorded<'_>, was: Outcome, now: Outcome) -> Judged
     }
 }
 
-/// What is on record, where a policy decided.
+/// Returns the recorded outcome, if a policy decided.
 fn recorded(line: &Recorded<'_>) -> Result<Effect, NotJudged> {
     let reason = line.reason.as_deref().unwrap_or_default();
     let verdict = match &*line.verdict {
@@ -478,19 +480,19 @@ fn recorded(line: &Recorded<'_>) -> Result<Effect, NotJudged> {
     })
 }
 
-/// Whether what decided is no rule of a policy: such a flow is not judged.
+/// Whether no rule of a policy decided: such a flow is not judged.
 fn is_of_the_gate(rule: &str) -> bool {
     rule == "tidegate.internal" || rule.starts_with("identity.")
 }
 
-/// Whether a flow was let out, and its way out failed.
+/// Whether a flow was allowed, and its outgoing connection failed.
 fn is_of_upstream(reason: &str) -> bool {
     let mut codes = Code::ALL.iter();
     codes.any(|code| code.as_str() == reason && code.blame() == Blame::Upstream)
 }
 
 impl Outcome {
-    /// The outcome of a decision, before anything but the policy is asked.
+    /// Returns the outcome of a decision, without the later checks.
     pub fn of(decision: &Decision, flow: &Flow) -> Self {
         let passes = decision.verdict == Verdict::Allow;
         let ends_tls = decision.inspect == Inspect::Yes && !decision.raw;
@@ -506,7 +508,7 @@ impl Outcome {
         }
     }
 
-    /// Says that it is refused.
+    /// Marks the outcome as refused.
     fn refuse(&mut self, reason: Reason, rule: Option<&Named>) {
         match rule {
             Some(rule) => self.name(reason, rule),

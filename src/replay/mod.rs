@@ -1,4 +1,4 @@
-//! Recorded flows, judged again with their recorded facts.
+//! Judges recorded flows again, with their recorded facts.
 //!
 //! A `decision` line holds what its decision depended on: the caller's tier and what it came from,
 //! groups, user and repositories, the destination, what the request did, and what a rule asked

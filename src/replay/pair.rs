@@ -1,11 +1,11 @@
-//! Compares what two policies decide of the same recorded flow.
+//! Compares the decisions of two policies on the same recorded flow.
 
 use super::judge::{Judge, Judged, Judging, changed};
 use super::recorded::Recorded;
 
-/// Judges recorded flows under two policies: what the change from one to the other does to them.
+/// Judges recorded flows under two policies: the effect of a change from one to the other.
 ///
-/// The verdict on record does not count, so changes of older policies are no part of the answer.
+/// The recorded verdict does not count, so the result has no changes of older policies.
 #[derive(Debug)]
 pub struct Pair<'p> {
     /// The first policy.

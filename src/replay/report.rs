@@ -1,4 +1,4 @@
-//! What became of all flows in some files of records, in memory that does not grow with them.
+//! Sums up the results of all flows in some files of records, in bounded memory.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
@@ -13,39 +13,39 @@ use super::judge::{Effect, Judged, Judging, NotJudged, Outcome, Undetermined};
 use super::lines::{self, Line};
 use super::recorded::{Recorded, kept as text};
 
-/// Groups of changed flows that are kept apart; flows of further groups are counted.
+/// Maximum number of groups of changed flows; flows of further groups are counted.
 const MAX_GROUPS: usize = 1000;
-/// Sessions of one group that are told apart.
+/// Maximum number of distinct sessions of one group.
 const MAX_SESSIONS: usize = 1000;
-/// Repositories of one group that are named.
+/// Maximum number of named repositories of one group.
 const MAX_REPOSITORIES: usize = 20;
 
-/// What became of recorded flows under a policy.
+/// The results of recorded flows under a policy.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Flows that were looked at.
+    /// Examined flows.
     pub flows: u64,
     /// Flows whose verdict is the same.
     pub same: u64,
-    /// Of these, flows that another rule decides, or for another reason.
+    /// Those of them with another rule or reason.
     pub by_other_rule: u64,
     /// Flows whose verdict changes.
     pub changed: u64,
-    /// Flows whose verdict depends on what is not on record.
+    /// Flows whose verdict depends on unrecorded facts.
     pub undetermined: BTreeMap<Undetermined, u64>,
     /// Flows that no policy decided.
     pub not_judged: BTreeMap<NotJudged, u64>,
-    /// Flows of which the record names this policy: none of them changes.
+    /// Flows that this policy decided, according to the record: none of them changes.
     pub own: Own,
-    /// Lines that are no record.
+    /// Lines that are not records.
     pub unreadable: u64,
-    /// Lines of records that are not the decision on a flow.
+    /// Lines of records other than decisions.
     pub others: u64,
-    /// The times of the first and the last decision, as their lines say.
+    /// The recorded times of the first and the last decision.
     pub times: Option<(String, String)>,
-    /// Changed flows of further groups than are kept apart.
+    /// Changed flows of groups beyond the maximum.
     pub more: u64,
-    /// The beginning of the period, as records write a time. Empty: all flows are judged.
+    /// The beginning of the period, in the time format of records. Empty: all flows are judged.
     pub since: String,
     /// Lines of flows before that time.
     pub earlier: u64,
@@ -53,46 +53,46 @@ pub struct Report {
     hasher: DefaultHashBuilder,
 }
 
-/// Flows of which the record names the policy that judges them again.
+/// Flows whose record names the policy that judges them again.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Own {
-    /// How many.
+    /// The number of flows.
     pub flows: u64,
-    /// Whose verdict changes.
+    /// Flows whose verdict changes.
     pub changed: u64,
-    /// Which another rule decides, or for another reason.
+    /// Flows with another rule or reason.
     pub by_other_rule: u64,
-    /// Whose verdict depends on what is not on record.
+    /// Flows whose verdict depends on unrecorded facts.
     pub undetermined: u64,
 }
 
-/// What a group of flows has in common.
+/// The key of a group of flows.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Change {
-    /// What was.
+    /// The outcome before.
     pub was: Effect,
-    /// What is now.
+    /// The outcome now.
     pub now: Effect,
     /// The host and port.
     pub target: String,
-    /// Which rule decided, its place, and why.
+    /// The rule that decided, its location, and the reason.
     pub was_by: [String; 3],
-    /// Which rule decides now, its place, and why.
+    /// The rule that decides now, its location, and the reason.
     pub now_by: [String; 3],
 }
 
 /// Flows whose verdict changes in the same way.
 #[derive(Debug, Default)]
 pub struct Group {
-    /// How many.
+    /// The number of flows.
     pub flows: u64,
-    /// The id of the first of them.
+    /// The id of the first flow.
     pub first: String,
-    /// When the first and the last was.
+    /// The times of the first and the last flow.
     pub times: (String, String),
-    /// Repositories, and how many flows each has.
+    /// Repositories, with their numbers of flows.
     pub repositories: BTreeMap<String, u64>,
-    /// Flows of further repositories, and of none.
+    /// Flows of further repositories, and without one.
     pub elsewhere: u64,
     /// Some sessions by name.
     pub some_sessions: Vec<String>,
@@ -100,7 +100,7 @@ pub struct Group {
 }
 
 impl Report {
-    /// A report on the flows since a time.
+    /// Returns a report on the flows since a time.
     pub fn since(time: Timestamp) -> Self {
         Self {
             since: format!("{time:.6}"),
@@ -112,7 +112,7 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     pub fn add_file(&mut self, judge: &impl Judging, path: &Path) -> io::Result<()> {
         lines::each(path, |line| match line {
             Line::Whole(line) => self.add_line(judge, line),
@@ -120,7 +120,7 @@ impl Report {
         })
     }
 
-    /// Judges the flow of a line, where it has one.
+    /// Judges the flow of a line, if it has one.
     pub fn add_line(&mut self, judge: &impl Judging, line: &[u8]) {
         if is_close(line) {
             self.others += 1;
@@ -155,7 +155,7 @@ impl Report {
         }
     }
 
-    /// Writes the places of rules in another way: those of the first and of the second policy.
+    /// Rewrites the locations of rules: those of the first and of the second policy.
     pub fn rename_places(&mut self, names: [&dyn Fn(&str) -> String; 2]) {
         let [was, now] = names;
         let groups = std::mem::take(&mut self.groups).into_iter();
@@ -168,7 +168,7 @@ impl Report {
             .collect();
     }
 
-    /// The groups of changed flows: by what changes, the largest first.
+    /// Returns the groups of changed flows: by the change, the largest first.
     pub fn groups(&self) -> Vec<(&Change, &Group)> {
         let mut groups: Vec<_> = self.groups.iter().collect();
         groups.sort_by(|(one, of_one), (other, of_other)| {
@@ -179,7 +179,7 @@ impl Report {
         groups
     }
 
-    /// The same as data.
+    /// Returns the report as data.
     pub fn as_json(&self) -> Value {
         let words = |(word, flows): (&'static str, u64)| (word.to_owned(), Value::from(flows));
         let undetermined = self.undetermined.iter().map(|(it, n)| (it.as_str(), *n));
@@ -211,7 +211,7 @@ impl Report {
     }
 
     fn count(&mut self, line: &Recorded<'_>, flows: u64, judged: Judged) {
-        // A line can say any number.
+        // A line may contain any number.
         let add = |sum: &mut u64| *sum = sum.saturating_add(flows);
         add(&mut self.flows);
         let at = text(&line.timestamp);
@@ -278,12 +278,12 @@ impl Own {
 }
 
 impl Group {
-    /// How many sessions, at most `MAX_SESSIONS`.
+    /// Returns the number of sessions, at most `MAX_SESSIONS`.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Whether there may be more sessions than are told apart.
+    /// Whether there may be more sessions than the maximum.
     pub fn has_more_sessions(&self) -> bool {
         self.sessions.len() >= MAX_SESSIONS
     }
@@ -350,7 +350,7 @@ impl Group {
     }
 }
 
-/// Whether a line says how a flow ended, as the gate begins such a line: half of all lines.
+/// Whether a line is a `close`, by its beginning as the gate writes it: half of all lines.
 fn is_close(line: &[u8]) -> bool {
     const NAME: &[u8] = br#","event.name":"close","#;
     let time = br#"{"timestamp":"2026-01-01T00:00:00.000000Z""#.len();

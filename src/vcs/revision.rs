@@ -1,27 +1,27 @@
-//! Files as they stand in a commit, asked of `git`.
+//! Reads the files of a commit with `git`.
 //!
-//! The repository may be an agent's to write, and its configuration names programs. The commands that
-//! are run here (`rev-parse`, `merge-base`, `ls-tree`, `cat-file`) start none of them: no hook, pager,
-//! file monitor, filter or helper of a remote. Objects are not fetched, replacement objects are not
-//! followed, and variables like `GIT_DIR` are not passed on. What is read is bounded.
+//! An agent may be able to write the repository, and its configuration names programs. The commands
+//! in this module (`rev-parse`, `merge-base`, `ls-tree`, `cat-file`) start none of them: no hook,
+//! pager, file monitor, filter or helper of a remote. Objects are not fetched, replacement objects
+//! are not followed, and variables like `GIT_DIR` are not passed on. All reads are bounded.
 
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// How often a run of `git` is looked at.
+/// The interval between checks of a run of `git`.
 const POLL: Duration = Duration::from_millis(2);
-/// A run that was looked at so often (20 seconds) is ended.
+/// Maximum number of checks of a run (20 seconds); then the run is ended.
 const MAX_POLLS: usize = 10_000;
-/// The most that one run prints, in bytes.
+/// Maximum output of one run, in bytes.
 const MAX_OUTPUT: u64 = 64 << 20;
-/// The largest file that is taken, in bytes.
+/// Maximum size of a file, in bytes.
 const MAX_FILE: u64 = 8 << 20;
-/// The most files that are taken of a commit.
+/// Maximum number of files of a commit.
 const MAX_FILES: usize = 1000;
 
-/// Why a file of a commit was not read.
+/// The reason why a file of a commit was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum RevisionError {
     /// `git` could not be started, or did not answer.
@@ -32,20 +32,20 @@ pub enum RevisionError {
     Git {
         /// The command.
         command: &'static str,
-        /// The first line that it wrote to standard error.
+        /// The first line of its standard error.
         said: String,
     },
-    /// More than is taken.
+    /// A maximum was exceeded.
     #[error(
         "the commit has more than {MAX_FILES} such files, or larger ones than {MAX_FILE} bytes"
     )]
     TooMuch,
-    /// A name that would leave the folder.
+    /// A name that would lead out of the folder.
     #[error("the commit has a file with the name {0:?}")]
     Name(String),
 }
 
-/// A repository that `git` is asked about.
+/// A repository that `git` reads.
 #[derive(Clone, Debug)]
 pub struct Repository {
     folder: PathBuf,
@@ -56,7 +56,7 @@ pub struct Repository {
 pub struct Commit(pub String);
 
 impl Repository {
-    /// The repository that a folder lies in.
+    /// Returns the repository that contains a folder.
     pub fn around(folder: &Path) -> Result<Self, RevisionError> {
         let start = Self {
             folder: folder.to_owned(),
@@ -68,12 +68,12 @@ impl Repository {
         })
     }
 
-    /// The top folder of the working copy.
+    /// Returns the top folder of the working copy.
     pub fn top(&self) -> &Path {
         &self.folder
     }
 
-    /// The commit that a revision names.
+    /// Returns the commit of a revision.
     pub fn commit(&self, revision: &str) -> Result<Commit, RevisionError> {
         let wanted = format!("{revision}^{{commit}}");
         let words = ["--verify", "--quiet", "--end-of-options", &wanted];
@@ -87,7 +87,7 @@ impl Repository {
         Ok(Commit(String::from_utf8_lossy(&found).trim().to_owned()))
     }
 
-    /// The best common ancestor of two commits.
+    /// Returns the best common ancestor of two commits.
     pub fn merge_base(&self, one: &Commit, other: &Commit) -> Result<Commit, RevisionError> {
         let found = self.ask("merge-base", &[&one.0, &other.0])?;
         Ok(Commit(String::from_utf8_lossy(&found).trim().to_owned()))
@@ -174,8 +174,8 @@ fn is_file(mode: &str) -> bool {
     ["100644", "100755"].contains(&mode)
 }
 
-/// The variables that `git` is given: where programs are, where its user is at home, and that it
-/// fetches nothing and asks nothing.
+/// Returns the environment of `git`: the paths of programs and of the home folder, and settings
+/// against fetches and prompts.
 #[expect(
     clippy::disallowed_methods,
     reason = "git is found as the user of this process finds it"
@@ -195,7 +195,7 @@ fn kept_variables() -> Vec<(&'static str, String)> {
 fn read_some(pipe: Option<impl Read>, most: u64) -> Vec<u8> {
     let mut read = Vec::new();
     if let Some(pipe) = pipe {
-        // What is there is what is used; the status says whether it is whole.
+        // The available output is used; the status shows whether it is complete.
         let _ = pipe.take(most).read_to_end(&mut read);
     }
     read

@@ -1,4 +1,4 @@
-//! `tidegate diff`: what changes from one policy to another.
+//! `tidegate diff`: compares two policies.
 
 mod render;
 mod replayed;
@@ -36,7 +36,7 @@ pub(super) struct Diff {
     /// rotated to].
     #[arg(long, value_name = "PERIOD|RECORDS")]
     replay: Vec<String>,
-    /// How the answer is printed.
+    /// The format of the output.
     #[arg(
         long,
         value_name = "FORMAT",
@@ -49,7 +49,7 @@ pub(super) struct Diff {
     json: bool,
 }
 
-/// How the answer is printed.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Format {
     /// For a terminal.
@@ -60,7 +60,7 @@ enum Format {
     Github,
 }
 
-/// What the second policy has to be.
+/// The required relation of the second policy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Requirement {
     Equal,
@@ -82,7 +82,7 @@ impl FromStr for Requirement {
 }
 
 impl Requirement {
-    /// The change that is against it.
+    /// Returns the change that breaks the requirement.
     fn broken_by<'d>(&self, difference: &'d Difference) -> Option<&'d Change> {
         let mut changes = difference.changes.iter();
         match self {
@@ -117,7 +117,7 @@ impl Diff {
         }
     }
 
-    /// Yes, unless something is required and does not hold.
+    /// Success, unless a requirement does not hold.
     pub(super) fn perform(self) -> Answer {
         let places = match side::places(&self.policies, self.path.as_deref()) {
             Ok(places) => places,
@@ -223,7 +223,7 @@ fn as_json(shown: &Shown<'_>) -> Value {
     })
 }
 
-/// The relation, as a sentence about the second policy.
+/// Returns the relation as a sentence about the second policy.
 fn relation(relation: Relation) -> &'static str {
     match relation {
         Relation::Equal => "equal: every flow is decided alike",

@@ -1,4 +1,4 @@
-//! Differences as text, Markdown and annotations.
+//! Renders differences as text, Markdown and annotations.
 
 use std::fmt::Write;
 
@@ -8,19 +8,19 @@ use super::replayed::Replayed;
 use super::side::Side;
 use super::{print, relation};
 
-/// As many changes are shown to people; JSON has all.
+/// Maximum number of changes in text; JSON has all.
 const MAX_SHOWN: usize = 12;
 
-/// What is shown.
+/// The contents of the output.
 pub(super) struct Shown<'a> {
     pub(super) before: &'a Side,
     pub(super) after: &'a Side,
     pub(super) difference: &'a Difference,
     /// The sections that differ and are not compared.
     pub(super) others: &'a [String],
-    /// What changes for flows on record.
+    /// The changes for recorded flows.
     pub(super) replayed: Option<&'a Replayed>,
-    /// What was required, whether it holds, and the change that is against it.
+    /// The requirement, whether it holds, and the change that breaks it.
     pub(super) required: Option<(&'a str, bool, Option<&'a Change>)>,
 }
 
@@ -105,7 +105,7 @@ impl Shown<'_> {
         text
     }
 
-    /// A line for each change, as commands of GitHub Actions.
+    /// Writes a command of GitHub Actions for each change.
     pub(super) fn github(&self) -> String {
         let mut text = String::new();
         for change in self.difference.changes.iter().take(MAX_SHOWN) {
@@ -142,7 +142,7 @@ impl Shown<'_> {
         text
     }
 
-    /// The lines at the end: the relation first.
+    /// Writes the lines at the end: the relation first.
     fn ends(&self) -> Vec<String> {
         let mut lines = vec![format!("result    {}", relation(self.difference.relation))];
         for what in &self.difference.not_compared {
@@ -251,7 +251,7 @@ fn by(ruling: &Ruling) -> String {
     format!("{}{place}{tunnel}", ruling.rule)
 }
 
-/// The rows below the first line of a change.
+/// Writes the rows below the first line of a change.
 fn rows(change: &Change) -> Vec<(&'static str, String)> {
     let mut rows = vec![("callers", callers(change))];
     rows.extend(change.besides.iter().map(|it| ("also", it.clone())));
@@ -285,12 +285,12 @@ fn placed(ruling: &Ruling) -> Option<String> {
     Some(format!("file={},line={},", property(file), property(line)))
 }
 
-/// A value in a command of GitHub Actions.
+/// Escapes a value in a command of GitHub Actions.
 fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// The text of a command of GitHub Actions; it cannot begin another command.
+/// Escapes the text of a command of GitHub Actions, so that it cannot begin another command.
 pub(super) fn data(text: &str) -> String {
     let text = print::clean(text, 1000);
     text.replace('%', "%25")
@@ -298,7 +298,7 @@ pub(super) fn data(text: &str) -> String {
         .replace('\n', "%0A")
 }
 
-/// A text that others wrote, as code in Markdown, in a cell of a table.
+/// Writes an untrusted text as code in a table cell of Markdown.
 pub(super) fn code(text: &str) -> String {
     let text = print::clean(text, 400)
         .replace('`', "'")

@@ -1,4 +1,4 @@
-//! `--replay`: what changes for flows on record.
+//! `--replay`: the changes for recorded flows.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,18 +14,18 @@ use super::super::{Answer, records, replay};
 use super::render::{code, data};
 use super::side::Side;
 
-/// As many groups of flows are shown to people; JSON has all.
+/// Maximum number of groups of flows in text; JSON has all.
 const MAX_GROUPS: usize = 12;
 
-/// What the words after `--replay` name.
+/// The arguments of `--replay`.
 #[derive(Debug, Default)]
 struct Sources {
-    /// How far back flows are looked at.
+    /// The length of the period, until now.
     period: Option<SignedDuration>,
     files: Vec<PathBuf>,
 }
 
-/// What changes for flows on record.
+/// The changes for recorded flows.
 #[derive(Debug)]
 pub(super) struct Replayed {
     report: Report,
@@ -47,12 +47,12 @@ impl Sources {
         Ok(sources)
     }
 
-    /// When the period begins.
+    /// Returns the beginning of the period.
     fn begin(&self) -> Option<Timestamp> {
         Clock::system().now().checked_sub(self.period?).ok()
     }
 
-    /// The files that are named, else the log of a policy and what it was rotated to.
+    /// Returns the named files, or the log of a policy with its rotated files.
     fn files(&self, log: Option<&Path>) -> Result<Vec<PathBuf>, (Answer, String)> {
         if !self.files.is_empty() {
             return Ok(self.files.clone());
@@ -71,8 +71,8 @@ impl Sources {
 }
 
 impl Replayed {
-    /// Judges flows on record under both policies. Where the words name no file, the flows are those
-    /// of the log of the first policy: the second policy is what is under review.
+    /// Judges recorded flows under both policies. Without a named file, the flows are in the log of
+    /// the first policy: the second policy is under review.
     pub(super) fn read(
         words: &[String],
         before: &Side,
@@ -136,7 +136,7 @@ impl Replayed {
         text
     }
 
-    /// Commands of GitHub Actions: one for all flows, and one for each group that changes.
+    /// Writes commands of GitHub Actions: one for all flows, and one for each changed group.
     pub(super) fn github(&self) -> String {
         let summary = replay::summary(&self.report, self.files);
         let summary: Vec<String> = summary

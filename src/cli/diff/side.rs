@@ -1,4 +1,4 @@
-//! The two policies of a comparison: from a file, a folder, or a commit.
+//! Loads the two policies of a comparison: from a file, a folder, or a commit.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use crate::diag::{self, Diagnostic, Severity};
 use crate::policy::{self, Catalogue, Policy};
 use crate::vcs::{Commit, Repository, RevisionError};
 
-/// The file of a folder.
+/// The name of the file in a folder.
 const FILE: &str = "tidegate.toml";
-/// What stands in the place of a file of a commit that is not read. It is no TOML, so a policy that
-/// includes the file does not load.
+/// The contents of a file of a commit that is not read. It is no TOML, so a policy that includes
+/// the file does not load.
 const NOT_READ: &str =
     "`tidegate diff` reads no links, and only files whose names end in .toml: rename this file\n";
 
 /// One of the two policies.
 #[derive(Debug)]
 pub(super) struct Side {
-    /// What the reader wrote: a path, or a revision and a path.
+    /// The argument: a path, or a revision and a path.
     pub(super) label: String,
     pub(super) digest: String,
     pub(super) policy: Policy,
@@ -28,34 +28,33 @@ pub(super) struct Side {
     pub(super) sections: Vec<(String, String)>,
     /// The exceptions of the files.
     pub(super) exceptions: Vec<toml::Value>,
-    /// Where a gate with this policy writes its records; of a commit, in the working copy.
+    /// The file of records of a gate with this policy; for a commit, in the working copy.
     pub(super) log: Option<PathBuf>,
-    /// The file, where it is one that `--config` can name.
+    /// The file, if `--config` can name it.
     pub(super) file: Option<PathBuf>,
-    /// What stands for the folder of a commit in the places of rules.
+    /// The name for the folder of a commit in the locations of rules.
     renamed: Option<(String, String)>,
     /// The files of a commit; they are removed at the end.
     _folder: Option<TempDir>,
 }
 
-/// Why there is no policy.
+/// The reason why there is no policy.
 #[derive(Debug)]
 pub(super) enum SideError {
-    /// The words are wrong; for a person.
+    /// The arguments are wrong; a message for people.
     Wrong(String),
-    /// The policy does not load: drawn findings.
+    /// The policy does not load: its findings, as text.
     Findings(String),
     /// `git` failed.
     Git(RevisionError),
 }
 
-/// Where a policy is.
+/// The location of a policy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Place {
     /// A file, or a folder with one.
     File(PathBuf),
-    /// A file in a commit: the revision, and the path from the top of the repository, if it was
-    /// written.
+    /// A file in a commit: the revision, and the path from the top of the repository, if given.
     Revision(String, Option<String>),
 }
 
@@ -65,7 +64,7 @@ impl From<RevisionError> for SideError {
     }
 }
 
-/// The places that the words of a command name: `A B`, or `A..B` with a path.
+/// Parses the arguments of a command: `A B`, or `A..B` with a path.
 pub(super) fn places(words: &[String], path: Option<&str>) -> Result<[Place; 2], String> {
     let revision = |text: &str| Place::Revision(text.to_owned(), path.map(str::to_owned));
     match words {
@@ -102,7 +101,7 @@ fn place(text: &str, path: Option<&str>) -> Place {
 }
 
 impl Side {
-    /// Reads and compiles the policy at a place. `catalogue` is that of this program.
+    /// Reads and compiles the policy at a location, with the `catalogue` of this program.
     pub(super) fn read(place: &Place, catalogue: &Catalogue) -> Result<Self, SideError> {
         match place {
             Place::File(path) => Self::of_file(path, catalogue),
@@ -199,7 +198,7 @@ impl Side {
         })
     }
 
-    /// A place as the reader knows it: `main:policy/web.toml:31`.
+    /// Returns a location in the reader's words: `main:policy/web.toml:31`.
     pub(super) fn rename(&self, location: &str) -> String {
         match &self.renamed {
             Some((folder, name)) => location.replace(folder, name),
@@ -208,8 +207,8 @@ impl Side {
     }
 }
 
-/// Marks the entries of a commit that a pattern of `include` could name, and that are not read.
-/// Patterns name files of one folder: a folder without a file that is read is not there.
+/// Marks the unread entries of a commit that a pattern of `include` could name. Patterns name files
+/// of one folder: folders without a read file do not exist.
 fn mark_not_read(names: &[String], folder: &Path) -> io::Result<()> {
     for name in names {
         let file = folder.join(name);
@@ -232,7 +231,7 @@ fn drawn(findings: &[Diagnostic], renamed: Option<&(String, String)>) -> String 
     }
 }
 
-/// `A...B` is the best common ancestor of both.
+/// In `A...B`, the first side is the best common ancestor of both.
 fn commit(repository: &Repository, revision: &str) -> Result<Commit, RevisionError> {
     match revision.split_once("...") {
         Some((one, other)) => {
@@ -252,7 +251,7 @@ fn exceptions(loaded: &LoadedPolicy) -> Vec<toml::Value> {
     all.collect()
 }
 
-/// The sections of every file that was read.
+/// Returns the sections of all files.
 fn sections(loaded: &LoadedPolicy) -> impl Iterator<Item = (String, toml::Value)> {
     loaded.sources.iter().flat_map(|source| {
         let table: toml::Table = toml::from_str(&source.text).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Questions about whole patterns, answered by following several of them through one text.
+//! Compares whole patterns, by following several of them through one text.
 //!
-//! A state holds where each pattern stands after some text. The search goes from the empty text
-//! through all states, one symbol at a time, shortest text first. Symbols that no pattern tells
-//! apart are represented by one of them, so the search is finite and its answers are exact.
+//! A state holds the positions in each pattern after some text. The search goes from the empty text
+//! through all states, one symbol at a time, shortest text first. One symbol represents all symbols
+//! that no pattern distinguishes, so the search is finite and its results are exact.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
@@ -12,25 +12,25 @@ use super::matching::Piece;
 use super::{Kind, Machine, Pattern, Reading, canonical_path};
 use crate::name;
 
-/// The most steps of one search: one step is one machine that reads one symbol.
+/// Maximum number of steps of one search. In a step, one machine reads one symbol.
 const MAX_STEPS: usize = 1 << 21;
 
-/// A search had more than [`MAX_STEPS`]: the answer is not known.
+/// A search took more than [`MAX_STEPS`] and has no result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("these patterns are too many to compare, or have too many wildcards")]
 pub struct TooComplex;
 
-/// The texts that a set of patterns does not tell apart.
+/// A class of texts that match the same patterns of a set.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::policy) struct Atom {
-    /// For each pattern whether it matches.
+    /// For each pattern, whether it matches.
     pub(in crate::policy) matched: Box<[bool]>,
-    /// One of the texts, a shortest.
+    /// A shortest text of the class.
     pub(in crate::policy) witness: String,
 }
 
-/// A text that each pattern of `inside` matches and no pattern of `outside` does, or `None` where
-/// there is none. All patterns are of one kind, and `inside` or `outside` has one at least.
+/// Returns a text that each pattern of `inside` and no pattern of `outside` matches, if there is
+/// one. All patterns are of one kind, and there is at least one.
 pub(in crate::policy) fn witness(
     inside: &[&Pattern],
     outside: &[&Pattern],
@@ -53,8 +53,8 @@ pub(in crate::policy) fn witness(
     Ok(found)
 }
 
-/// The partition of all texts by what the patterns tell apart: each text is in exactly one atom.
-/// All patterns are of one kind.
+/// Partitions all texts by the patterns that match: each text is in exactly one atom. All patterns
+/// are of one kind.
 pub(in crate::policy) fn atoms(patterns: &[&Pattern]) -> Result<Vec<Atom>, TooComplex> {
     let mut atoms: BTreeMap<Box<[bool]>, (usize, String)> = BTreeMap::new();
     explore(
@@ -74,20 +74,20 @@ pub(in crate::policy) fn atoms(patterns: &[&Pattern]) -> Result<Vec<Atom>, TooCo
     Ok(found.into_iter().map(atom).collect())
 }
 
-/// Where all patterns stand. Machines that can match no more are left out.
+/// The positions in all patterns, without machines that can no longer match.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct State {
     domain: Domain,
     tracks: Vec<Track>,
 }
 
-/// Where one machine of one pattern stands.
+/// The positions in one machine of one pattern.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Track {
     pattern: usize,
     machine: usize,
     fold: Option<Fold>,
-    /// The places in its pieces, ascending; `None`: every text matches from here.
+    /// The indexes of pieces, ascending; `None`: every text matches from here.
     places: Option<Vec<usize>>,
 }
 
@@ -139,7 +139,7 @@ impl Track {
         patterns.get(self.pattern)?.machines.get(self.machine)
     }
 
-    /// `None` where the machine can match no more.
+    /// Reads a symbol. Returns `None` if the machine can no longer match.
     fn step(&self, machine: &Machine, symbol: &[u8]) -> Option<Self> {
         let mut next = self.clone();
         let Some(places) = &mut next.places else {
@@ -166,7 +166,7 @@ impl Track {
         with_skipped(&machine.pieces, places).contains(&machine.pieces.len())
     }
 
-    /// Adds the places that take no byte to reach, and takes away what makes no difference.
+    /// Adds the places that are reached without a byte, and removes redundant places.
     fn settled(mut self, pieces: &[Piece]) -> Option<Self> {
         if let Some(places) = self.places.take() {
             let places = with_skipped(pieces, places);
@@ -202,7 +202,7 @@ impl Machine {
     }
 }
 
-/// The places after one byte.
+/// Returns the places after one byte.
 fn advanced(pieces: &[Piece], places: &[usize], byte: u8) -> Vec<usize> {
     let after = |place: &usize| match pieces.get(*place)? {
         Piece::Byte(wanted) => (*wanted == byte).then_some(place + 1),
@@ -214,7 +214,7 @@ fn advanced(pieces: &[Piece], places: &[usize], byte: u8) -> Vec<usize> {
     with_skipped(pieces, places.iter().filter_map(after).collect())
 }
 
-/// The places and those behind pieces that may take nothing.
+/// Adds the places behind pieces that may match nothing.
 ///
 /// Places before an [`Piece::Across`] that was reached are dropped: each way from them leads there.
 fn with_skipped(pieces: &[Piece], mut places: Vec<usize>) -> Vec<usize> {
@@ -237,10 +237,10 @@ fn with_skipped(pieces: &[Piece], mut places: Vec<usize>) -> Vec<usize> {
     places
 }
 
-/// Which texts there are of a kind.
+/// The position in the grammar of the texts of a kind.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Domain {
-    /// Anything but the empty text.
+    /// Any text but the empty one.
     Empty,
     NotEmpty,
     /// Canonical paths.
@@ -259,7 +259,7 @@ impl Domain {
         }
     }
 
-    /// `None` where no text goes on so.
+    /// Reads a symbol. Returns `None` if no text continues with it.
     fn step(self, symbol: &str) -> Option<Self> {
         let dots = matches!(self, Self::Dot | Self::DotDot);
         let first = symbol.as_bytes().first();
@@ -280,11 +280,11 @@ impl Domain {
     }
 }
 
-/// The bytes that some machine looks for next: symbols without them are all read alike.
+/// The bytes that some machine expects next: all symbols without them have the same effect.
 #[derive(Debug)]
 struct Wanted {
     bytes: [bool; 256],
-    /// Some machine looks for an escape as it is written.
+    /// Some machine expects a literal escape.
     escapes: bool,
 }
 
@@ -319,8 +319,7 @@ impl Wanted {
         }
     }
 
-    /// The symbols that are read in different ways, in their order: of those that are read alike the
-    /// first.
+    /// Returns the symbols with different effects, in their order: the first of each class.
     fn among<'s>(&self, symbols: &'s [String]) -> impl Iterator<Item = &'s str> {
         let has = |byte: u8| self.bytes.get(usize::from(byte)).copied() == Some(true);
         let (mut plain, mut escaped) = (false, false);
@@ -337,13 +336,13 @@ impl Wanted {
     }
 }
 
-/// How machines read a symbol.
+/// The effect of a symbol on machines.
 enum Shape {
-    /// As that byte, or as its upper case.
+    /// Like that byte, or its upper case.
     Plain(u8),
-    /// As the escape of that byte, or of its upper case.
+    /// Like the escape of that byte, or of its upper case.
     Escaped(u8),
-    /// In a way of its own.
+    /// Unlike any other symbol.
     Special,
 }
 
@@ -363,7 +362,7 @@ fn shape(symbol: &str) -> Shape {
     }
 }
 
-/// Visits each state that some text reaches and `keep` keeps, with a shortest text.
+/// Visits each state that some text reaches and `keep` accepts, with a shortest text.
 fn explore(
     patterns: &[&Pattern],
     keep: impl Fn(&State) -> bool,
@@ -373,7 +372,7 @@ fn explore(
     let symbols = symbols(patterns, kind);
     let start = State::start(patterns, kind);
     let mut seen = HashMap::from([(start.clone(), 0)]);
-    // For each state the one it was reached from, and by which symbol.
+    // For each state, its predecessor and the symbol between.
     let mut steps: Vec<(usize, &str)> = vec![(0, "")];
     let mut queue = VecDeque::from([(start, 0)]);
     let mut work = 0;
@@ -413,7 +412,7 @@ fn text_of(steps: &[(usize, &str)], mut number: usize) -> String {
     symbols.into_iter().rev().collect()
 }
 
-/// One symbol for each class of symbols that the patterns tell apart; plain letters first.
+/// Returns one symbol for each class that the patterns distinguish; plain letters first.
 fn symbols(patterns: &[&Pattern], kind: Kind) -> Vec<String> {
     let mut named: Vec<String> = Vec::new();
     for pattern in patterns {
@@ -451,7 +450,7 @@ fn symbols(patterns: &[&Pattern], kind: Kind) -> Vec<String> {
     symbols
 }
 
-/// Characters and whole escapes.
+/// Adds the characters and whole escapes of a text.
 fn path_symbols(text: &str, into: &mut Vec<String>) {
     let text = canonical_path(text).unwrap_or_default();
     let mut rest = text.as_str();
@@ -459,7 +458,7 @@ fn path_symbols(text: &str, into: &mut Vec<String>) {
         let mut len = first.len_utf8();
         if first == '%' {
             len = 3;
-            // The escapes of one character belong together.
+            // The escapes of one character form one symbol.
             while !is_canonical(rest.get(..len).unwrap_or_default()) && len < 12 {
                 len += 3;
             }
@@ -475,7 +474,7 @@ fn escaped(text: &str) -> String {
     escapes.concat()
 }
 
-/// Whether a symbol can stand in a canonical path.
+/// Whether a symbol can occur in a canonical path.
 fn is_canonical(symbol: &str) -> bool {
     let text = format!("/x{symbol}");
     name::Path::parse(text.as_bytes()).is_ok_and(|path| path.path() == text)
