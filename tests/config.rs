@@ -569,7 +569,8 @@ fn uncommented_reference() -> String {
     let written =
         |line: &str| line.starts_with(|first: char| first.is_ascii_lowercase() || first == '[');
     // The default of a key and its example are never both there.
-    let lines = text.lines().filter(|line| *line != "hosts = {}");
+    let defaults = ["hosts = {}", "#file = \"ledger.db\""];
+    let lines = text.lines().filter(|line| !defaults.contains(line));
     let lines = lines.map(|line| {
         line.strip_prefix('#')
             .filter(|rest| written(rest))
@@ -809,7 +810,11 @@ fn what_the_reference_shows_in_comments_is_right_too() {
     write_keys(folder.path());
     let root = rcgen::generate_simple_self_signed(vec!["issuer.acme.example".to_owned()]);
     let root = root.unwrap().cert.pem();
-    fs::write(folder.path().join("issuer-ca.pem"), root).unwrap();
+    fs::write(folder.path().join("issuer-ca.pem"), &root).unwrap();
+    fs::write(folder.path().join("db-ca.pem"), root).unwrap();
+    let password = folder.path().join("ledger.password");
+    fs::write(&password, "word").unwrap();
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
     let path = folder.path().join("tidegate.toml");
     let (config, mut findings) = config::load_text(&path, &uncommented_reference());
     // No date stays within 90 days.

@@ -100,7 +100,7 @@ impl Running {
         let before = copies::last(&config.record, &policy.built_over());
         let change = copies::keep_and_compare(&config, before.as_ref(), &policy);
         let first = Snapshot::new(1, &config, policy, &parts);
-        let exceptions = ledger::open(config.ledger.as_ref(), &clock)?;
+        let exceptions = ledger::open(config.ledger.as_ref(), &config.dial, &clock)?;
         let gate = Gate::new(first, recorder, metrics, clock).with_exceptions(exceptions);
         let gate = Arc::new(gate);
         gate.recorder.event(&Event::PolicyLoaded {

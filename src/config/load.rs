@@ -265,7 +265,12 @@ fn check(
     let record = record::record(written.record.as_ref(), folder, findings);
     listen.control_beside(record.file.as_deref());
     let max_exception = ledger::max_exception(written.exceptions.as_ref(), findings);
-    let ledger = ledger::ledger(written.ledger.as_ref(), record.file.as_deref(), findings);
+    let ledger = ledger::ledger(
+        written.ledger.as_ref(),
+        record.file.as_deref(),
+        &mut secrets,
+        findings,
+    );
     let now = Clock::system().now();
     ledger::check_exceptions(
         &policy.exceptions,

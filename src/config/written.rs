@@ -88,6 +88,9 @@ impl Written {
             if key.get_ref() == "inspect" {
                 note_keys::<inspect::Section>(&mut self.secrets, source, &value);
             }
+            if key.get_ref() == "ledger" {
+                note_keys::<ledger::Section>(&mut self.secrets, source, &value);
+            }
             if key.get_ref() == "upstream" {
                 self.note_passphrases(source, &value);
             }
@@ -293,7 +296,7 @@ impl Written {
     }
 }
 
-/// A key may stand where the path of its file belongs, or under another name.
+/// A key may stand where the path of its file belongs, or under another name; a password in a URL.
 fn note_keys<T: DeserializeOwned>(
     secrets: &mut Secrets,
     source: &Arc<Source>,
@@ -304,8 +307,10 @@ fn note_keys<T: DeserializeOwned>(
     };
     let known = keys_of::<T>();
     for (key, value) in section {
-        let text = source.text.get(value.span()).unwrap_or_default();
-        if session::is_key(text) || !known.contains(&key.get_ref().as_ref()) {
+        let (key, text) = (key.get_ref(), source.text.get(value.span()));
+        let text = text.unwrap_or_default();
+        let in_url = key == "url" && ledger::has_password(text);
+        if session::is_key(text) || in_url || !known.contains(&key.as_ref()) {
             secrets.add(source, value.span());
         }
     }

@@ -12,6 +12,7 @@ mod pool;
 mod program;
 mod race;
 mod resolve;
+mod service;
 mod stream;
 
 use std::io;
@@ -33,6 +34,7 @@ pub use parent::{Errand, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};
 pub use program::{Children, ProgramEnd, ProgramStart, ProgramWitness, Programs};
 pub use resolve::{ResolveError, Resolver};
+pub use service::dial_service;
 pub use stream::{Socket, Stream, Unasked};
 
 /// The answers of a look-up that are used, at most: more than a normal name has.

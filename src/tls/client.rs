@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Parent, PemFile};
+use crate::config::{Database, DatabaseServer, Parent, PemFile};
 use crate::diag::Diagnostic;
 use crate::name::Host;
 
@@ -17,6 +17,10 @@ use super::roots::Roots;
 use super::server::provider;
 use super::verifier::Verifier;
 use super::{ClientStream, TlsFailure, material};
+
+/// The protocols that are spoken inside (ALPN, RFC 7301).
+const HTTP: &[u8] = b"http/1.1";
+const POSTGRES: &[u8] = b"postgresql";
 
 /// Why TLS cannot be configured for any server.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -40,7 +44,7 @@ impl Client {
     /// Trusts servers with a certificate that one of `roots` signed; if empty, one of the system's
     /// roots.
     pub fn trusting(roots: &[CertificateDer<'static>]) -> Result<Self, TlsError> {
-        config(roots, None).map(Self)
+        config(roots, None, HTTP).map(Self)
     }
 
     /// Builds the client for a parent proxy: trusts its roots, and presents the gate's certificate
@@ -52,10 +56,26 @@ impl Client {
         }
         let client = parent.client.as_ref();
         let identity = client.map(|(cert, key)| identity(cert, key)).transpose()?;
-        let built = config(&roots, identity).map(Self);
+        let built = config(&roots, identity, HTTP).map(Self);
         built.map_err(|error| {
             let message = format!("{}: {error}", parent.target);
             Box::new(Diagnostic::unplaced("bad-parent", message))
+        })
+    }
+
+    /// Builds the client for a database: trusts its roots. `None`: it is at a Unix socket.
+    pub fn of_database(database: &Database) -> Result<Option<Self>, Box<Diagnostic>> {
+        if matches!(database.server, DatabaseServer::Socket(_)) {
+            return Ok(None);
+        }
+        let mut roots = Vec::new();
+        for file in &database.roots {
+            roots.extend(material::certificates(file)?);
+        }
+        let built = config(&roots, None, POSTGRES).map(|config| Some(Self(config)));
+        built.map_err(|error| {
+            let message = format!("[ledger]: {error}");
+            Box::new(Diagnostic::unplaced("bad-ledger", message))
         })
     }
 
@@ -106,10 +126,11 @@ fn identity(cert: &PemFile, key: &PemFile) -> Result<Identity, Box<Diagnostic>> 
 }
 
 /// Builds the configuration for TLS 1.2 and 1.3 with a server whose certificate one of `roots`
-/// signed; if empty, one of the system's roots.
+/// signed; if empty, one of the system's roots. `protocol` is spoken inside.
 fn config(
     roots: &[CertificateDer<'static>],
     identity: Option<Identity>,
+    protocol: &[u8],
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = Roots::new(if roots.is_empty() {
         system_roots()
@@ -132,7 +153,7 @@ fn config(
             .with_client_auth_cert(chain, key)
             .map_err(|error| TlsError::Identity(error.to_string()))?,
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }
 

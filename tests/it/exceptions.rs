@@ -29,7 +29,7 @@ fn written(port: u16, expires: Timestamp, lines: &str) -> String {
     )
 }
 
-fn granted(port: u16, expires: Timestamp) -> Value {
+pub(crate) fn granted(port: u16, expires: Timestamp) -> Value {
     json!({
         "id": "EXC-2",
         "reason": "migration",
@@ -39,14 +39,14 @@ fn granted(port: u16, expires: Timestamp) -> Value {
 }
 
 /// An origin that reads all and says nothing.
-fn listening() -> Origin {
+pub(crate) fn listening() -> Origin {
     Origin::raw(|visit| {
         visit.exactly(usize::MAX)?;
         Ok(())
     })
 }
 
-fn status(gate: &Gate, origin: &Origin) -> (u16, String) {
+pub(crate) fn status(gate: &Gate, origin: &Origin) -> (u16, String) {
     let answer = gate
         .client()
         .get(&format!("http://{HOST}:{}/", origin.port()));
@@ -58,7 +58,7 @@ fn status(gate: &Gate, origin: &Origin) -> (u16, String) {
     (answer.status(), code)
 }
 
-fn refused(code: &str) -> (u16, String) {
+pub(crate) fn refused(code: &str) -> (u16, String) {
     (403, code.to_owned())
 }
 

@@ -37,6 +37,7 @@ mod evidence;
 mod exceptions;
 mod exec;
 mod first_reader;
+mod fleet;
 mod forward;
 mod hello;
 mod hooks;

@@ -1,0 +1,191 @@
+//! One connection to the database, which is driven by the statement that waits for it: no task runs
+//! beside it.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+use tokio_postgres::{AsyncMessage, Client, Connection, Error, NoTls};
+
+use crate::config::{Database, DatabaseServer};
+use crate::dial::{Resolver, dial_service};
+use crate::name::Host;
+use crate::tls::{self, ClientStream};
+
+/// Polls the connection: the next message that is no answer to a statement.
+type Drive = Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Result<AsyncMessage, Error>>> + Send>;
+
+/// One connection.
+pub(super) struct Session {
+    client: Client,
+    drive: Drive,
+    /// Whether another gate told of an entry since this was last looked at.
+    is_told: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// The password cannot be read.
+    #[error("cannot read the password: {0}")]
+    Password(String),
+    /// The server cannot be reached.
+    #[error("cannot reach the database: {0}")]
+    Dial(io::Error),
+    /// The server refused.
+    #[error("{}", said(.0))]
+    Refused(Error),
+}
+
+impl Session {
+    /// Connects: to a Unix socket in the clear, to all else by TLS.
+    pub(super) async fn connect(
+        database: &Database,
+        tls: Option<&tls::Client>,
+        resolver: &Resolver,
+    ) -> Result<Self, ConnectError> {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .user(&database.user)
+            .dbname(&database.name)
+            .application_name("tidegate");
+        if let Some(password) = database.password() {
+            config.password(password.map_err(ConnectError::Password)?);
+        }
+        match &database.server {
+            DatabaseServer::Socket(folder) => {
+                config.ssl_mode(SslMode::Disable);
+                let path = folder.join(format!(".s.PGSQL.{}", database.port));
+                let stream = UnixStream::connect(path)
+                    .await
+                    .map_err(ConnectError::Dial)?;
+                let connected = config.connect_raw(stream, NoTls).await;
+                connected.map(Self::of).map_err(ConnectError::Refused)
+            }
+            DatabaseServer::Host(host) => {
+                config.ssl_mode(SslMode::Require);
+                let stream = dial_service(resolver, host, database.port).await;
+                let stream = stream.map_err(ConnectError::Dial)?;
+                let tls = tls.cloned().ok_or_else(|| {
+                    ConnectError::Dial(io::Error::other("no root certificate is known"))
+                })?;
+                let host = host.clone();
+                let connected = config.connect_raw(stream, Tls { tls, host }).await;
+                connected.map(Self::of).map_err(ConnectError::Refused)
+            }
+        }
+    }
+
+    fn of<S, T>((client, mut connection): (Client, Connection<S, T>)) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Self {
+            client,
+            drive: Box::new(move |cx| connection.poll_message(cx)),
+            is_told: false,
+        }
+    }
+
+    /// Runs a statement to its end.
+    pub(super) async fn run<T>(
+        &mut self,
+        statement: impl AsyncFnOnce(&Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let Self {
+            client,
+            drive,
+            is_told,
+        } = self;
+        let mut statement = pin!(statement(client));
+        poll_fn(|cx| {
+            // Sends what the statement queued, and hands on what was answered.
+            if let Poll::Ready(done) = statement.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            match poll_told(drive, is_told, cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                // The connection ended: the statement says so.
+                Poll::Ready(Ok(())) | Poll::Pending => statement.as_mut().poll(cx),
+            }
+        })
+        .await
+    }
+
+    /// Whether the connection has not ended. Waits for nothing.
+    pub(super) async fn is_open(&mut self) -> bool {
+        let Self { drive, is_told, .. } = self;
+        poll_fn(|cx| Poll::Ready(poll_told(drive, is_told, cx).is_pending())).await
+    }
+
+    /// Waits until another gate tells of an entry.
+    pub(super) async fn told(&mut self) -> Result<(), Error> {
+        let Self { drive, is_told, .. } = self;
+        poll_fn(|cx| {
+            let ended = poll_told(drive, is_told, cx);
+            if std::mem::take(is_told) {
+                return Poll::Ready(Ok(()));
+            }
+            ended
+        })
+        .await
+    }
+}
+
+/// Drives the connection; ready where it ended.
+fn poll_told(
+    drive: &mut Drive,
+    is_told: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Error>> {
+    loop {
+        match drive(cx) {
+            Poll::Ready(Some(Ok(AsyncMessage::Notification(_)))) => *is_told = true,
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+            Poll::Ready(None) => return Poll::Ready(Ok(())),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+/// An error, with what the server said.
+pub(super) fn said(error: &Error) -> String {
+    let source = std::error::Error::source(error);
+    source.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// TLS with the server of that name.
+struct Tls {
+    tls: tls::Client,
+    host: Host,
+}
+
+impl TlsConnect<TcpStream> for Tls {
+    type Stream = ClientStream<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Stream>> + Send>>;
+
+    fn connect(self, stream: TcpStream) -> Self::Future {
+        Box::pin(async move {
+            let name = match &self.host {
+                Host::Address(address) => address.to_string(),
+                Host::Name(name) => name.as_str().to_owned(),
+            };
+            self.tls.enter(&name, stream).await
+        })
+    }
+}
+
+impl TlsStream for ClientStream<TcpStream> {
+    /// The certificate was verified; SCRAM is not bound to it besides.
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
