@@ -1,5 +1,5 @@
-//! JSON Schema of the configuration: the keys and types of the loader, the words that it takes, and the
-//! sentences of the reference.
+//! Makes the JSON Schema of the configuration: the keys, types and allowed words of the loader, and
+//! the descriptions of the reference.
 
 mod shape;
 
@@ -16,11 +16,11 @@ pub(super) use shape::{Shape, shape_of};
 /// The text of `config/tidegate.toml`, which describes each key.
 const REFERENCE: &str = include_str!("../../config/tidegate.toml");
 
-/// The schema (JSON Schema, draft 2020-12) of a configuration file.
+/// Returns the schema (JSON Schema, draft 2020-12) of a configuration file.
 ///
 /// # Errors
 ///
-/// Names a section whose type has a form that no file can have. A test makes the schema.
+/// If the type of a section has a form that no file can have. A test makes the schema.
 pub fn schema() -> Result<Value, String> {
     let sections = known_sections();
     let described = descriptions(REFERENCE, &sections);
@@ -53,7 +53,7 @@ pub fn schema() -> Result<Value, String> {
     }))
 }
 
-/// Puts a section where its heading says: `[a]`, `[[a]]`, `[a.NAME]`, `[a.b]` or `[[a.b]]`.
+/// Adds a section by its heading: `[a]`, `[[a]]`, `[a.NAME]`, `[a.b]` or `[[a.b]]`.
 fn add(top: &mut Map<String, Value>, what: &str, table: &Value) {
     let name = what.trim_matches(['[', ']']);
     let form = if what.starts_with("[[") {
@@ -104,7 +104,7 @@ fn with_description(mut form: Value, description: Option<&String>) -> Value {
 /// Writes shapes as schemas.
 struct Writer<'w> {
     described: &'w Descriptions,
-    /// Tables that several sections have: `from`, `to` and the like.
+    /// Tables of several sections: `from`, `to` and the like.
     shared: Vec<&'static str>,
 }
 
@@ -114,7 +114,7 @@ impl Writer<'_> {
         Ok(self.form(&shape, section.what, ""))
     }
 
-    /// The value of a key of a table.
+    /// Returns the schema of a key of a table.
     fn form(&self, shape: &Shape, table: &str, key: &str) -> Value {
         match shape {
             Shape::Boolean => json!({ "type": "boolean" }),
@@ -163,7 +163,7 @@ impl Writer<'_> {
         }
     }
 
-    /// What the reference says of a key.
+    /// Returns the description of a key in the reference.
     fn description(&self, table: &str, key: &str) -> Option<&String> {
         let of = |table: String| self.described.get(&(table, key.to_owned()));
         // The tables within [listen], and `tls` of a [[listener]], which has the same keys.
@@ -173,7 +173,7 @@ impl Writer<'_> {
     }
 }
 
-/// The words of which a key takes one, or some; none: any text.
+/// Returns the allowed words of a key; none: any text.
 fn words(table: &str, key: &str) -> Vec<String> {
     let tls = ["proxy-tls", "admin-tls", "tls"].contains(&table);
     match (table, key) {
@@ -200,10 +200,10 @@ fn names<T>(words: &[(&str, T)]) -> Vec<String> {
     words.iter().map(|(word, _)| (*word).to_owned()).collect()
 }
 
-/// The comment above a key, by section and key.
+/// The comments above keys, by section and key.
 type Descriptions = BTreeMap<(String, String), String>;
 
-/// Reads the reference: a key, written or as a comment, has its description in the comment above it.
+/// Reads the reference: the comment above a key, or above a commented-out key, is its description.
 fn descriptions(reference: &str, sections: &[KnownSection]) -> Descriptions {
     let mut found = Descriptions::new();
     let mut section = String::new();
@@ -231,7 +231,7 @@ fn descriptions(reference: &str, sections: &[KnownSection]) -> Descriptions {
     found
 }
 
-/// The heading of a section; of one that its author names, with `NAME` for the name.
+/// Returns the heading of a section, with `NAME` for a name that the author chooses.
 fn heading(line: &str, sections: &[KnownSection]) -> String {
     let name = line.trim_matches(['[', ']']);
     let around = name

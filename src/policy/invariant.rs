@@ -1,4 +1,4 @@
-//! `[[never]]` and `[[always]]`: proved over every caller, host, port and request.
+//! Proves `[[never]]` and `[[always]]` for every caller, host, port and request.
 //!
 //! An invariant is about flows, told by the words of a rule. The proof looks at each part of them
 //! that the policy can tell apart (`compare`), so it is exact: the invariant holds, or a flow breaks
@@ -28,7 +28,7 @@ use super::verdict::{Decision, DeniedNetwork, Verdict};
 use super::witness::Witness;
 use super::{Attempt, Category};
 
-/// The most branches of the tree of parts that one proof looks at.
+/// Maximum number of branches of the tree of parts in one proof.
 pub(super) const MAX_BRANCHES: usize = 200_000;
 
 /// A flow that breaks an invariant.
@@ -38,7 +38,7 @@ pub(super) struct Broken {
     how: How,
 }
 
-/// How a flow comes to be one that an invariant is about.
+/// The way in which an invariant covers a flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum How {
     /// The flow itself.
@@ -49,8 +49,8 @@ enum How {
     Resolves,
 }
 
-/// The invariants of a policy that do not hold, and the exceptions of its files that let pass what
-/// an invariant forbids. Errors: a policy with one must not load.
+/// Returns the broken invariants of a policy, and the exceptions of its files that break one. These
+/// findings are errors: the policy must not load.
 pub fn invariant_findings(source: &source::Policy, policy: &Policy) -> Vec<Diagnostic> {
     let Some((first, _)) = policy.invariants.first() else {
         return Vec::new();
@@ -64,7 +64,7 @@ pub fn invariant_findings(source: &source::Policy, policy: &Policy) -> Vec<Diagn
         Ok(broken) => broken,
         Err(TooComplex) => return vec![unproved(first)],
     };
-    // What rules let pass already is not the exceptions' doing.
+    // A flow that rules already let pass is no fault of the exceptions.
     if !broken.is_empty() {
         let broken = broken.iter();
         return broken
@@ -83,7 +83,7 @@ pub(super) struct Proof<'p> {
 }
 
 impl<'p> Proof<'p> {
-    /// For each invariant the first flow that breaks it.
+    /// Returns for each invariant the first flow that breaks it.
     fn run(&self) -> Result<Vec<(&'p Invariant, Broken)>, TooComplex> {
         let space = Space::new(&[self.policy], self.selectors)?;
         let count = std::cell::Cell::new(0);
@@ -166,7 +166,7 @@ impl<'p> Proof<'p> {
         matches!(part.host(), Host::Name(_)) && resolves_into(rule, &[], &granted)
     }
 
-    /// The flow of a part, where it breaks an invariant.
+    /// Returns the flow of a part, if it breaks an invariant.
     pub(super) fn breaks(
         &self,
         at: u32,
@@ -202,7 +202,7 @@ impl<'p> Proof<'p> {
         outcome.ruled() == Verdict::Ask && reviewed
     }
 
-    /// How the flow is one that the invariant is about; `None` where it is none.
+    /// Returns the way in which an invariant covers a flow; `None` if it does not.
     fn how(
         &self,
         at: u32,
@@ -232,7 +232,7 @@ impl<'p> Proof<'p> {
         resolves.then_some(How::Resolves)
     }
 
-    /// Whether an opaque tunnel may carry a request that the rule is about.
+    /// Whether an opaque tunnel may carry a request that the rule covers.
     fn carries(&self, rule: &Rule, point: &Point, judgement: &Judgement<'_>) -> bool {
         let wanted = rule.to.categories;
         let label = self.policy.label(&point.target);
@@ -282,7 +282,7 @@ fn resolves_into(rule: &Rule, denied: &[DeniedNetwork], granted: &[IpNet]) -> bo
 }
 
 impl Broken {
-    /// Why a flow counts that the invariant does not name itself.
+    /// Returns the reason why a flow counts that the invariant does not name.
     pub(super) fn how(&self) -> Option<&'static str> {
         match self.how {
             How::Itself => None,
@@ -333,7 +333,7 @@ fn word(kind: Kind) -> &'static str {
     }
 }
 
-/// Where a rule stands.
+/// Returns the location of a rule.
 fn place_of(source: &source::Policy, name: &str) -> Option<Place> {
     let mut rules = source.rules.iter();
     let rule = rules.find(|rule| rule.value.id.get_ref() == name)?;

@@ -1,4 +1,4 @@
-//! What a policy means, and the one place that decides.
+//! The meaning of a policy, and the only place that decides.
 //!
 //! **The floor, then an exception, then deny, then ask, then allow, then the tier's own word (its ask
 //! list, its allow list, its default): the first that matches decides.** [`Policy::decide_with`] is

@@ -1,4 +1,4 @@
-//! What a decision says.
+//! The result of a decision.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,54 +21,54 @@ use super::floor;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It passes.
+    /// The flow passes.
     Allow,
     /// A person has to approve first.
     Ask,
-    /// It does not pass.
+    /// The flow does not pass.
     Deny,
 }
 
-/// Whether verdicts are carried out.
+/// Whether verdicts are enforced.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// They are.
+    /// Verdicts are enforced.
     #[default]
     Enforce,
     /// Would-be denials pass, and the record has `would`. The floor still holds.
     Observe,
 }
 
-/// Why the policy decided as it did: a closed list, the policy's part of the refusal codes.
+/// The reason of a decision: a closed list, the policy's part of the refusal codes.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The floor: the destination is a special address or name.
     AddressDenied,
-    /// A `category:action` of the tier denies it, or no allow covers the action that was seen.
+    /// A `category:action` of the tier denies the action, or no allow covers it.
     ActionDenied,
     /// An allow matches.
     Allowed,
-    /// Servers read the path in two ways, and an allow covers one of them only.
+    /// Servers read the path in two ways, and an allow covers only one of them.
     BadPath,
-    /// A category of the tier denies it.
+    /// A category of the tier denies the flow.
     CategoryDenied,
     /// A deny rule names other credentials (`unless.credentials`).
     CredentialDenied,
-    /// A deny rule names it.
+    /// A deny rule matches.
     Denied,
-    /// An exception would let it pass, but its budget is spent.
+    /// An exception would let the flow pass, but its budget is spent.
     ExceptionSpent,
     /// A message to a listed MCP server whose method or tool no rule allows, or a rule denies.
     McpToolDenied,
     /// An ask matches, or asking is the tier's default.
     NeedsApproval,
-    /// Nothing allows it.
+    /// Nothing allows the flow.
     NotAllowed,
     /// A deny rule asks for an older version of the package (`unless.min-age`).
     PackageTooNew,
-    /// Everything fits an allow but the port.
+    /// An allow matches except for the port.
     PortDenied,
 }
 
@@ -93,7 +93,7 @@ impl Reason {
     }
 }
 
-/// What told the category.
+/// The basis of the category.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Basis {
@@ -101,7 +101,7 @@ pub enum Basis {
     Content,
     /// A destination of the catalogue, by host.
     Host,
-    /// Nothing: `unknown`.
+    /// No basis: the category is `unknown`.
     None,
     /// A split of the catalogue, by path.
     Path,
@@ -109,7 +109,7 @@ pub enum Basis {
     Rule,
 }
 
-/// What told the tier.
+/// The basis of the tier.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TierBasis {
@@ -119,13 +119,13 @@ pub enum TierBasis {
     Listener,
     /// The repository.
     Repository,
-    /// What the session was narrowed to.
+    /// The narrowing of the session.
     Session,
     /// `tiers.unattributed`.
     Unattributed,
 }
 
-/// What decides: a rule, a list of a tier, or a tier's default.
+/// The rule, list of a tier, or default of a tier that decides.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Named {
     /// `docs`, `tier.standard.allow`, `tier.standard.default`, `floor`.
@@ -143,52 +143,52 @@ impl Named {
     }
 }
 
-/// The answer to a query.
+/// The decision on a query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// What happens. In `observe` mode a would-be denial is `Allow` here.
+    /// The verdict. In `observe` mode, a would-be denial is `Allow` here.
     pub verdict: Verdict,
-    /// What would have happened in `enforce` mode, where that differs.
+    /// The verdict of `enforce` mode, if different.
     pub would: Option<Verdict>,
     /// The mode of the tier.
     pub mode: Mode,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// What decided.
+    /// The rule that decided.
     pub rule: Arc<Named>,
-    /// What the destination is for.
+    /// The category of the destination.
     pub category: Category,
-    /// What told so.
+    /// The basis of the category.
     pub basis: Basis,
-    /// What is done there; `None` where it cannot be seen, and then an allow means any action.
+    /// The action; `None` if it is not visible, and then an allow covers any action.
     pub action: Option<Action>,
-    /// Private networks that the deciding rule names.
+    /// The private networks in the deciding rule.
     pub addresses: Arc<[IpNet]>,
     /// Whether bytes that are not TLS may pass in the tunnel.
     pub raw: bool,
     /// Whether the request may become another protocol.
     pub upgrade: bool,
-    /// Whether TLS is ended here and each request inside judged.
+    /// Whether TLS is terminated and each request inside is judged.
     pub inspect: Inspect,
-    /// The `[upstream.NAME]` that says how to speak TLS onward; `None`: the system's way.
+    /// The `[upstream.NAME]` with the settings for outgoing TLS; `None`: the system's settings.
     pub upstream: Option<Arc<str>>,
-    /// A deny that matches unless the package is old enough. The registry has to be asked before a
-    /// byte goes on.
+    /// A deny that matches unless the package is old enough. The gate asks the registry before it
+    /// forwards a byte.
     pub min_age: Option<MinAge>,
-    /// Networks of deny rules that this flow meets: no address in them is dialled.
+    /// Networks of deny rules that match the flow: no address in them is dialled.
     pub denied: Option<Arc<[DeniedNetwork]>>,
-    /// The operator's `reason` of the deciding rule, where it does not let the flow pass.
+    /// The operator's `reason` of the deciding rule, if the flow does not pass.
     pub why: Option<Arc<str>>,
-    /// The exceptions that let the flow pass: several where one request does several things.
+    /// The exceptions that let the flow pass: several if one request does several things.
     pub exceptions: Vec<ByException>,
 }
 
 /// An exception that lets a flow pass.
 #[derive(Clone, Debug)]
 pub struct ByException {
-    /// Its id, and where it is written.
+    /// The id and location.
     pub named: Arc<Named>,
-    /// What is left of its budget; `None`: it has no limit.
+    /// The rest of the budget; `None`: no limit.
     pub allowance: Option<Arc<Allowance>>,
 }
 
@@ -198,10 +198,10 @@ impl PartialEq for ByException {
     }
 }
 
-/// The age that a deny rule asks of a package.
+/// The age of a package that a deny rule requires.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MinAge {
-    /// The least age.
+    /// The minimum age.
     pub least: Duration,
     /// The rule.
     pub rule: Arc<Named>,
@@ -226,7 +226,7 @@ impl DeniedNetwork {
     }
 }
 
-/// Why an address may not be dialled.
+/// The reason why an address may not be dialled.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AddressRefusal {
     /// The floor: the address is special, or no allow grants it.
@@ -236,15 +236,15 @@ pub enum AddressRefusal {
 }
 
 impl Decision {
-    /// The deny rule that names a network around an address.
+    /// Returns the deny rule that names a network around an address.
     pub fn denies(&self, address: IpAddr) -> Option<&Arc<Named>> {
         let mut denied = self.denied.iter().flat_map(|all| all.iter());
         let found = denied.find(|it| it.touches(address));
         found.map(|denied| &denied.rule)
     }
 
-    /// Joins the decisions on two facts of one request that both pass: the grants are the
-    /// intersection, and the strictest is named.
+    /// Joins the decisions on two facts of one request that both pass. The grants are the
+    /// intersection, and the strictest decision is named.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let strictest = |it: &Self| it.would.unwrap_or(it.verdict);

@@ -1,7 +1,7 @@
-//! The form of a section, as its type asks for it when it is read.
+//! Finds the form of a section by the requests of its type to a deserializer.
 //!
-//! A deserializer gives a type whatever it asks for, and remembers what that was. So the schema has
-//! the keys and types that the loader has, and no list of its own.
+//! The deserializer gives a type each requested value, and stores the requests. So the schema has
+//! the keys and types of the loader, without a second list.
 
 use serde::de::value::{BorrowedStrDeserializer, Error};
 use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
@@ -18,11 +18,11 @@ pub(in crate::config) enum Shape {
     Integer,
     /// A list.
     List(Box<Self>),
-    /// A table whose keys are chosen by the author.
+    /// A table with keys that the author chooses.
     Map(Box<Self>),
-    /// One of several.
+    /// One of several forms.
     OneOf(Vec<Self>),
-    /// A table with these keys, in the order of the type.
+    /// A table with fixed keys, in the order of the type.
     Table(Vec<Key>),
     /// A text.
     Text,
@@ -33,11 +33,11 @@ pub(in crate::config) enum Shape {
 pub(in crate::config) struct Key {
     pub(in crate::config) name: &'static str,
     pub(in crate::config) shape: Shape,
-    /// Whether a table without it is refused.
+    /// Whether a table without the key is refused.
     pub(in crate::config) is_required: bool,
 }
 
-/// The form that a type reads. `Err` where it asks for something that no section has.
+/// Returns the form of a type. Fails if the type requests something that no section has.
 pub(in crate::config) fn shape_of<T: DeserializeOwned>() -> Result<Shape, Error> {
     let mut shape = trace::<T>(&Plan::default())?;
     let mut tables = Vec::new();
@@ -66,12 +66,12 @@ pub(in crate::config) fn shape_of<T: DeserializeOwned>() -> Result<Shape, Error>
     Ok(shape)
 }
 
-/// What is given to a type besides what it asks for.
+/// The exceptions from the values that a type requests.
 #[derive(Debug, Default)]
 struct Plan {
-    /// The path of a key that is left out; empty: none.
+    /// The path of an omitted key; empty: none.
     omit: String,
-    /// The path of a value that may have any form, and what is given there instead of a text.
+    /// The path of a value that may have any form, and the value there instead of a text.
     choose: Option<(String, Other)>,
 }
 
@@ -92,7 +92,7 @@ fn trace<T: DeserializeOwned>(plan: &Plan) -> Result<Shape, Error> {
     Ok(shape)
 }
 
-/// The paths of keys, and of values that may have any form.
+/// The paths of keys, and of values of any form.
 fn places(shape: &Shape, path: String, keys: &mut Vec<String>, choices: &mut Vec<String>) {
     match shape {
         Shape::Table(inner) => {
@@ -110,7 +110,7 @@ fn places(shape: &Shape, path: String, keys: &mut Vec<String>, choices: &mut Vec
     }
 }
 
-/// The key of a path.
+/// Returns the key of a path.
 fn key_at<'s>(shape: &'s mut Shape, path: &str) -> Option<&'s mut Key> {
     let (name, rest) = match path.strip_prefix('.')?.split_once('.') {
         Some((name, rest)) => (name, format!(".{rest}")),
@@ -146,7 +146,7 @@ fn allow(shape: &mut Shape, path: &str, other: Other) {
     }
 }
 
-/// A deserializer that gives a type what it asks for.
+/// A deserializer that gives a type each requested value.
 struct Tracer<'t> {
     plan: &'t Plan,
     path: String,
@@ -154,7 +154,7 @@ struct Tracer<'t> {
 }
 
 impl Tracer<'_> {
-    /// Gives one value within this one.
+    /// Gives a value inside of this one.
     fn inner<'a>(plan: &'a Plan, path: &str, name: &str, shape: &'a mut Shape) -> Tracer<'a> {
         Tracer {
             plan,
@@ -258,7 +258,7 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        // The types of `toml` for a value with its place, and for a date, are read as structs.
+        // The types of `toml` for a value with its location, and for a date, are read as structs.
         if name.starts_with("$__serde_spanned") {
             return visitor.visit_map(Wrapped {
                 fields: fields.iter(),
@@ -308,7 +308,7 @@ impl<'de> SeqAccess<'de> for One<'_> {
     }
 }
 
-/// A table with one key that its author chose.
+/// A table with one key that the author chooses.
 struct Entry<'t> {
     plan: &'t Plan,
     path: &'t str,
@@ -372,7 +372,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
     }
 }
 
-/// A value with its place in the file.
+/// A value with its location in the file.
 struct Wrapped<'t> {
     fields: std::slice::Iter<'static, &'static str>,
     field: &'static str,

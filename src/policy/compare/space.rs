@@ -1,4 +1,4 @@
-//! The tree of parts.
+//! The tree of parts: sets of flows that the policies decide alike.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use super::outcome::{Outcome, Tunnel};
 use super::same::{Meanings, say_the_same_of};
 use super::selectors::Selectors;
 
-/// What one or two policies can tell apart.
+/// The flows that one or two policies distinguish.
 #[derive(Debug)]
 pub(in crate::policy) struct Space<'p> {
     pub(in crate::policy) policies: Vec<&'p Policy>,
@@ -32,11 +32,11 @@ pub(in crate::policy) struct Space<'p> {
     pub(in crate::policy) hosts: HostSets,
     callers: Callers<'p>,
     meanings: Meanings,
-    /// How requests were split before: the same rules split those to the same hosts alike.
+    /// Earlier splits of requests: the same rules split requests to the same hosts alike.
     splits: RefCell<HashMap<SplitKey, Arc<[Cell]>>>,
 }
 
-/// The level, the hosts where they matter, whether requests are messages and to an endpoint, and the
+/// The level, the hosts if they matter, whether requests are messages and to an endpoint, and the
 /// rules.
 type SplitKey = (
     Level,
@@ -49,34 +49,34 @@ type SplitKey = (
 /// A set of flows that each policy decides alike.
 #[derive(Clone, Debug)]
 pub(in crate::policy) struct Part {
-    /// The place of its hosts in [`Space::hosts`].
+    /// The index of the hosts in [`Space::hosts`].
     pub(in crate::policy) hosts: usize,
-    /// Whether each policy says the same of its hosts, rules apart.
+    /// Whether the policies treat the hosts alike, apart from rules.
     same_hosts: bool,
     /// The tier of the caller in each policy.
     pub(in crate::policy) tiers: Vec<TierId>,
     /// The groups of the caller in each policy.
     pub(in crate::policy) groups: Vec<GroupSet>,
-    /// One of the flows; its tier and groups are left open.
+    /// One of the flows, without its tier and groups.
     witness: Point,
     /// The ports.
     pub(in crate::policy) ports: PortSet,
     /// The listed MCP server that a message goes to, in each policy.
     servers: Vec<Option<Arc<str>>>,
-    /// For each policy the rules that can decide some flow here.
+    /// For each policy, the rules that can decide some flow of the part.
     pub(in crate::policy) rules: Vec<Vec<RuleId>>,
-    /// For each policy the rules that deny networks, where the host is a name that may resolve into
+    /// For each policy, the rules that deny networks, if the host is a name that may resolve into
     /// one.
     network_denies: Vec<Vec<RuleId>>,
-    /// The selectors that may be about some flow here.
+    /// The selectors that may match some flow of the part.
     pub(in crate::policy) selectors: Vec<u32>,
     /// The tunnel that a request over TLS goes through, in each policy.
     pub(in crate::policy) tunnels: Vec<Tunnel>,
-    /// How far it is split.
+    /// The level of the next split.
     level: Level,
 }
 
-/// What is split next.
+/// The property by which a part is split next.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 enum Level {
     Tier,
@@ -105,12 +105,12 @@ pub enum Kind {
     Http,
 }
 
-/// The parts, one after the other, without the branches that `keep` leaves out.
+/// An iterator over the parts, without the branches that `keep` rejects.
 pub(in crate::policy) struct Parts<'s, 'p, K> {
     space: &'s Space<'p>,
     keep: K,
     open: Vec<Part>,
-    /// The hosts that were not looked at yet, the next one last.
+    /// The remaining hosts, the next one last.
     hosts: Vec<usize>,
 }
 
@@ -131,7 +131,7 @@ impl Level {
 }
 
 impl<'p> Space<'p> {
-    /// The space of some policies. `Err` where their patterns are too many to compare.
+    /// Returns the space of some policies. Fails if they have too many patterns to compare.
     pub(in crate::policy) fn new(
         policies: &[&'p Policy],
         selectors: &'p Selectors<'p>,
@@ -146,10 +146,10 @@ impl<'p> Space<'p> {
         })
     }
 
-    /// The parts. `keep` is asked about each branch before it is split further.
+    /// Iterates over the parts. `keep` is called for each branch before a further split.
     pub(in crate::policy) fn parts<K: Fn(&Part) -> bool>(&self, keep: K) -> Parts<'_, 'p, K> {
         let mut hosts: Vec<usize> = (0..self.hosts.sets.len()).collect();
-        // In the order of names, so that the same policies give the same first witness.
+        // In the order of names, so that the same policies have the same first witness.
         hosts.sort_by_cached_key(|at| {
             let set = self.hosts.sets.get(*at);
             std::cmp::Reverse(set.map(|set| set.witness.to_string()))
@@ -162,7 +162,7 @@ impl<'p> Space<'p> {
         }
     }
 
-    /// The flows to one set of hosts.
+    /// Returns the part of all flows to one set of hosts.
     fn whole(&self, at: usize) -> Option<Part> {
         let set = self.hosts.sets.get(at)?;
         let mut selectors: Vec<u32> = set.selectors.clone();
@@ -197,7 +197,7 @@ impl<'p> Space<'p> {
         })
     }
 
-    /// Whether no flow of a branch can differ between the policies.
+    /// Whether the policies decide all flows of a branch alike.
     pub(in crate::policy) fn is_same(&self, part: &Part) -> bool {
         let has_caller = part.level > Level::Repository;
         let asks = self.may_ask(part);
@@ -219,7 +219,7 @@ impl<'p> Space<'p> {
             && tunnels.all(|tunnel| Some(tunnel) == first)
     }
 
-    /// Whether some policy may ask about some flow of a part.
+    /// Whether some policy may ask for approval of some flow of a part.
     fn may_ask(&self, part: &Part) -> bool {
         let asks = |verdict: Verdict| verdict == Verdict::Ask;
         let by_tunnel = |tunnel: &Tunnel| {
@@ -238,8 +238,8 @@ impl<'p> Space<'p> {
         })
     }
 
-    /// The rules that can decide some flow of a part, for each policy; selectors are with those of
-    /// the first.
+    /// Returns the rules that can decide some flow of a part, for each policy. Selectors are with
+    /// the rules of the first policy.
     fn rules_of(&self, part: &Part) -> Vec<Vec<&Rule>> {
         let sides = self
             .policies
@@ -293,7 +293,7 @@ impl<'p> Space<'p> {
         (part.level, hosts, message, rules, part.selectors.clone())
     }
 
-    /// The cells by which a part is split.
+    /// Returns the cells by which a part is split.
     fn cells(&self, part: &Part) -> Result<Vec<Cell>, TooComplex> {
         let rules = self.rules_of(part);
         let flat: Vec<&Rule> = rules.iter().flatten().copied().collect();
@@ -317,7 +317,7 @@ impl<'p> Space<'p> {
         })
     }
 
-    /// The flows of a part that are in a cell; `None` where there are none that matter.
+    /// Returns the flows of a part in a cell; `None` if there are no relevant ones.
     fn within(&self, part: &Part, cell: &Cell) -> Option<Part> {
         let mut inner = part.clone();
         cell.write(&mut inner.witness);
@@ -335,10 +335,10 @@ impl<'p> Space<'p> {
         Some(inner)
     }
 
-    /// Leaves out what a deny overrules, and requests through tunnels in which none is judged.
+    /// Removes rules that a deny overrules, and requests through tunnels in which none is judged.
     fn at_ports(&self, part: &mut Part, ports: &PortSet) -> Option<()> {
         part.ports = ports.clone();
-        // An exception overrules a deny, and rules say which private addresses it reaches.
+        // An exception overrules a deny, and rules grant the private addresses that it reaches.
         if self.selectors.within().is_none() {
             for (policy, rules) in self.policies.iter().zip(&mut part.rules) {
                 drop_overruled(policy, rules, None);
@@ -355,7 +355,7 @@ impl<'p> Space<'p> {
         part.tunnels.iter().any(|it| it.is_inspected).then_some(())
     }
 
-    /// Leaves out the rules for other categories than a path has.
+    /// Removes the rules for other categories than those of a path.
     fn at_path(&self, part: &mut Part) {
         let Some(request) = &part.witness.request else {
             return;
@@ -433,7 +433,7 @@ impl<'p> Space<'p> {
         Ok(parts)
     }
 
-    /// Leaves out the rules that cannot match any more.
+    /// Removes the rules that can no longer match.
     fn retain(&self, part: &mut Part, holds: impl Fn(usize, &Rule) -> bool) {
         let lists = part.rules.iter_mut().zip(&mut part.network_denies);
         for (side, (policy, (rules, denies))) in self.policies.iter().zip(lists).enumerate() {
@@ -445,8 +445,8 @@ impl<'p> Space<'p> {
         selectors.retain(|at| self.selectors.rule(*at).is_some_and(|rule| holds(0, rule)));
     }
 
-    /// No message of MCP, one to a server that no policy lists, and one to each endpoint that one
-    /// lists.
+    /// Returns the cells of MCP: no message, a message to an unlisted server, and one to each
+    /// listed endpoint.
     fn messages(&self, part: &Part) -> Vec<Part> {
         let target = &part.witness.target;
         let servers = self.policies.iter().flat_map(|policy| policy.servers.all());
@@ -482,8 +482,8 @@ impl<'p> Space<'p> {
         parts
     }
 
-    /// Whether the readers of the services can read such facts from some request. Of a destination
-    /// without a service nothing is read but the action.
+    /// Whether the readers of the services can read such facts from some request. Without a
+    /// service, only the action is read.
     fn is_possible(&self, part: &Part) -> bool {
         let Some(request) = &part.witness.request else {
             return true;
@@ -508,7 +508,7 @@ impl<'p> Space<'p> {
         self.policies.iter().any(possible)
     }
 
-    /// One of the flows of a part, as a policy sees it.
+    /// Returns one of the flows of a part, under a policy.
     pub(in crate::policy) fn point(&self, part: &Part, side: usize) -> Point {
         let mut point = part.witness.clone();
         point.who = Self::who(part, side);
@@ -529,7 +529,7 @@ impl<'p> Space<'p> {
         point
     }
 
-    /// The caller of a part, as a policy sees it.
+    /// Returns the caller of a part, under a policy.
     fn who(part: &Part, side: usize) -> Who {
         Who {
             tier: part.tiers.get(side).copied().unwrap_or(TierId(0)),
@@ -548,13 +548,13 @@ impl<'p> Space<'p> {
         Some(policy.decide_with(&query, self.selectors.live()))
     }
 
-    /// What becomes of the flows of a part in a policy.
+    /// Returns the outcome of the flows of a part under a policy.
     pub(in crate::policy) fn outcome(&self, part: &Part, side: usize) -> Option<Outcome> {
         let policy = self.policies.get(side)?;
         let decide = || {
             let point = self.point(part, side);
             let mut query = point.query();
-            // Asking for another protocol changes nothing but whether that is granted.
+            // A request for another protocol changes only whether the upgrade is granted.
             if let Attempt::Request { upgrade, .. } = &mut query.attempt {
                 *upgrade = true;
             }
@@ -576,12 +576,12 @@ impl Part {
         &self.witness.target.host
     }
 
-    /// Whether its flows are requests; else they are tunnels, or both.
+    /// Whether all flows are requests.
     pub(in crate::policy) fn is_request(&self) -> bool {
         self.witness.request.is_some()
     }
 
-    /// What its flows are.
+    /// Returns the kind of the flows.
     pub(in crate::policy) fn kind(&self) -> Kind {
         match &self.witness.request {
             None => Kind::Tunnel,
@@ -599,7 +599,7 @@ impl Part {
         self.servers.iter().any(Option::is_some)
     }
 
-    /// A tunnel is split no further than by port.
+    /// Whether a tunnel is split no further: the last split is by port.
     fn level_after(&self) -> Level {
         match self.level.next() {
             next if next > Level::Port && !self.is_request() => Level::End,

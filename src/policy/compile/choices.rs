@@ -1,4 +1,4 @@
-//! The words of keys that take one of a few.
+//! The allowed words of keys.
 
 use crate::policy::action::Action;
 use crate::policy::category::Category;
@@ -16,8 +16,8 @@ pub(super) const VERDICTS: [(&str, Verdict); 3] = [
 /// `opaque` and `ech` of a tier.
 pub(super) const PASSES: [(&str, bool); 2] = [("allow", true), ("deny", false)];
 
-/// The words of which a key takes one, or some; none: any text. `table` is the heading of a section, or
-/// the name of a table in it.
+/// Returns the allowed words of a key; none: any text. `table` is the heading of a section, or the
+/// name of a table in it.
 pub(crate) fn choices(table: &str, key: &str) -> Vec<String> {
     let names = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match (table, key) {

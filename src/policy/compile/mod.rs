@@ -1,4 +1,4 @@
-//! From what was written to one immutable policy; every finding a diagnostic, all at once.
+//! Compiles written policy to one immutable policy, and reports all findings at once.
 
 mod asking;
 mod callers;
@@ -121,7 +121,7 @@ fn build(
     Some(policy)
 }
 
-/// What decides without standing in a file.
+/// The names in records for decisions without a rule of a file.
 fn without_place(name: &str) -> Arc<Named> {
     Arc::new(Named {
         name: name.into(),
@@ -129,7 +129,7 @@ fn without_place(name: &str) -> Arc<Named> {
     })
 }
 
-/// Sorts the rules without hosts by what they can match.
+/// Sorts the rules without hosts by tier and category.
 fn hostless(tiers: &Tiers, rules: &[Rule]) -> Vec<[Box<[RuleId]>; Category::ALL.len()]> {
     let reaching = |bit: u16, category: Category| -> Box<[RuleId]> {
         let reaches = |rule: &Rule| {
@@ -158,7 +158,7 @@ fn network_denies(rules: &[Rule]) -> Box<[RuleId]> {
         .collect()
 }
 
-/// Gathers what rules, tiers, `[inspect]` and `[mcp.NAME]` inspect.
+/// Collects what rules, tiers, `[inspect]` and `[mcp.NAME]` inspect.
 fn inspected(written: &[Written], lists: &[Rule], known: &Known<'_>) -> Inspected {
     let tiers = known.tiers.ids().map(|id| known.tiers.tier(id).inspect);
     let mut inspected = Inspected {

@@ -1,4 +1,4 @@
-//! `[tiers]` and `[tier.NAME]`: their order, what each extends, and their lists as rules.
+//! Compiles `[tiers]` and `[tier.NAME]`: their order, their extensions, and their lists as rules.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use super::choices::{MODES, PASSES, VERDICTS};
 
 type Written<'a> = (&'a Spanned<String>, &'a Placed<source::Tier>);
 
-/// A tier and the tiers that it extends, in the order in which a key is looked for.
+/// A tier and the tiers that it extends, in the search order of a key.
 struct Layers<'a> {
     name: &'a str,
     bit: u16,
     tiers: Vec<&'a Placed<source::Tier>>,
 }
 
-/// Compiles the tiers; the rules are the entries of their lists.
+/// Compiles the tiers. The entries of their lists become rules.
 pub(super) fn compile(
     source: &source::Policy,
     built_in: &source::Policy,
@@ -47,7 +47,7 @@ pub(super) fn compile(
         None if own.is_empty() => (default, default.value.order.iter().collect()),
         None => (default, own),
     };
-    // Without `[tiers]`, one finding names all.
+    // Without `[tiers]`, one finding names all tiers.
     let most = source.tiers.as_ref().map_or(1, |_| usize::MAX);
     for (name, tier) in all().filter(|(name, _)| !order.contains(name)).take(most) {
         findings.push(outside_order(name, tier, source));
@@ -96,7 +96,7 @@ pub(super) fn compile(
 }
 
 impl Tiers {
-    /// The tier of that name, or a finding.
+    /// Returns the tier with a name, or adds a finding.
     pub(in crate::policy) fn resolve<T>(
         &self,
         placed: &Placed<T>,
@@ -112,8 +112,8 @@ impl Tiers {
     }
 }
 
-/// A table of a tier, then the tables that it changes or extends. A table of a built-in tier's name
-/// changes that tier key by key.
+/// Returns a table of a tier, then the tables that it changes or extends. A table with the name of
+/// a built-in tier changes that tier key by key.
 fn layers<'a>(
     name: &'a Spanned<String>,
     bit: u16,
@@ -160,7 +160,7 @@ fn layers<'a>(
     })
 }
 
-/// The last `extend` of some layers.
+/// Returns the last `extend` of some layers.
 fn extended<'a>(
     tiers: &[&'a Placed<source::Tier>],
 ) -> Option<(&'a Placed<source::Tier>, &'a Spanned<String>)> {
@@ -193,7 +193,7 @@ fn outside_order(
         ))
 }
 
-/// Finds what is wrong with the order as a whole.
+/// Checks the order as a whole.
 fn refuse_doubles(source: &source::Policy, findings: &mut Findings) {
     for (at, (name, tier)) in source.tier.iter().enumerate() {
         if let Some((first, place)) = source.tier.iter().take(at).find(|(first, _)| first == name) {
@@ -233,7 +233,7 @@ fn twice(message: String, place: crate::diag::Place, first: crate::diag::Place) 
 }
 
 impl<'a> Layers<'a> {
-    /// The first layer that writes a key, and its value.
+    /// Returns the first layer with a key, and the value.
     fn get<V>(
         &self,
         key: impl Fn(&'a source::Tier) -> Option<&'a V>,
@@ -309,7 +309,7 @@ impl<'a> Layers<'a> {
         rules
     }
 
-    /// One entry of a list, as a rule.
+    /// Compiles an entry of a list to a rule.
     fn rule(
         &self,
         named: Arc<Named>,
@@ -354,7 +354,7 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The value of a key that takes one of a few words.
+/// Reads a key whose value is one of a few words.
 fn word<V: Copy, const N: usize>(
     key: &'static str,
     written: Option<(&Placed<source::Tier>, &Spanned<String>)>,

@@ -1,8 +1,8 @@
-//! `[[never]]` and `[[always]]`.
+//! Tests of `[[never]]` and `[[always]]`.
 
 use super::*;
 
-/// What is wrong with the invariants of a policy over [`TIERS`]: message and label.
+/// Returns the findings for the invariants of a policy over [`TIERS`]: message and label.
 fn broken(text: &str) -> Vec<(String, String)> {
     let text = format!("{TIERS}{text}");
     let found = invariant_findings(&read(&text), &compiled(&text));
