@@ -1,4 +1,4 @@
-//! `[ledger]` and `[exceptions]`: what people decide while the gate runs, and for how long.
+//! `[ledger]` and `[exceptions]`: decisions of people while the gate runs, and their duration.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,8 +23,8 @@ const PORT: u16 = 5432;
 pub struct Ledger {
     /// Where it is.
     pub store: LedgerStore,
-    /// How long the gate goes on with what it knows while the ledger does not answer
-    /// (`stale-after`, default 1 h). After that what was granted counts as ended.
+    /// How long the gate uses its last state while the ledger does not answer (`stale-after`,
+    /// default 1 h). After that, all grants count as ended.
     pub stale_after: Duration,
 }
 
@@ -75,7 +75,7 @@ impl Database {
     }
 }
 
-/// `[ledger]` as it is written.
+/// `[ledger]` as written.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -87,20 +87,20 @@ pub(super) struct Section {
     stale_after: Option<Spanned<String>>,
 }
 
-/// `[exceptions]` as it is written.
+/// `[exceptions]` as written.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct ExceptionsSection {
     longest: Option<Spanned<String>>,
 }
 
-/// The name of the file beside the records.
+/// The name of the default file beside the records.
 const FILE: &str = "ledger.db";
 const HOUR: Duration = Duration::from_hours(1);
 const STALE_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(168));
 const MAX_EXCEPTION: (Duration, Duration) =
     (Duration::from_mins(1), Duration::from_hours(24 * 3650));
-/// How long an exception may last where `[exceptions]` does not say.
+/// Default maximum duration of an exception.
 pub(super) const DEFAULT_MAX_EXCEPTION: Duration = Duration::from_hours(24 * 90);
 
 /// The ledger that is written; `record` is the file of the records. `read` learns the files.
@@ -288,7 +288,7 @@ pub(super) fn has_password(url: &str) -> bool {
     user.contains(':') || url.contains("password")
 }
 
-/// How long an exception may last.
+/// Reads the maximum duration of an exception.
 pub(super) fn max_exception(
     section: Option<&Placed<ExceptionsSection>>,
     findings: &mut Vec<Diagnostic>,
@@ -300,7 +300,7 @@ pub(super) fn max_exception(
     max.unwrap_or(DEFAULT_MAX_EXCEPTION)
 }
 
-/// A time for a message: `90 days`, `8h`.
+/// Formats a duration for a message: `90 days`, `8h`.
 pub(crate) fn time_in_words(time: SignedDuration) -> String {
     let days = time.as_hours() / 24;
     if days >= 2 && time == SignedDuration::from_hours(24 * days) {
@@ -309,7 +309,7 @@ pub(crate) fn time_in_words(time: SignedDuration) -> String {
     format!("{time:#}")
 }
 
-/// Finds exceptions that last too long, have ended, or have a limit that nothing counts.
+/// Finds exceptions that last too long, have ended, or have a limit without a ledger.
 pub(super) fn check_exceptions(
     exceptions: &[Placed<source::Exception>],
     max: Duration,
@@ -323,7 +323,7 @@ pub(super) fn check_exceptions(
         let exception = &written.value;
         let id = exception.id.get_ref();
         let place = written.at(&exception.expires);
-        // What is no point in time is found where exceptions are compiled.
+        // Invalid times are found when exceptions are compiled.
         let expires = exception.expires.get_ref().to_string().parse::<Timestamp>();
         if expires.as_ref().is_ok_and(|end| *end > last) {
             let message = format!("exception `{id}` lasts too long");

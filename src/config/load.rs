@@ -1,4 +1,4 @@
-//! Files to sections: includes in order, all findings at once.
+//! Loads files with their includes in order, and reports all findings at once.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -21,12 +21,12 @@ use super::{
     shorthand, upstream, workspace,
 };
 
-/// Of a file with more mistakes of syntax, the first ones are shown.
+/// Maximum number of reported syntax errors of a file.
 const SYNTAX_ERRORS: usize = 100;
-/// Of a file of more bytes, the first mistake of syntax is shown: all of them could be millions.
+/// Maximum size of a file whose syntax errors are all reported: there could be millions.
 const EXAMINED: usize = 1 << 20;
 
-/// Loads a file and what it includes. Errors mean no configuration; warnings come with one.
+/// Loads a file and its includes. Errors mean no configuration; warnings come with one.
 pub fn load(path: &Path) -> (Option<Config>, Vec<Diagnostic>) {
     match read_text(path) {
         Ok(text) => load_source(&Arc::new(Source::new(path, text)), Some(path.to_owned())),
@@ -37,15 +37,15 @@ pub fn load(path: &Path) -> (Option<Config>, Vec<Diagnostic>) {
     }
 }
 
-/// As [`load`], from a text that need not exist as a file; includes are relative to `path`.
+/// Like [`load`], from a text that need not exist as a file. Includes are relative to `path`.
 ///
-/// [`Config::path`] is `None`: there is no file to read again.
+/// [`Config::path`] is `None`: there is no file to reload.
 pub fn load_text(path: &Path, text: &str) -> (Option<Config>, Vec<Diagnostic>) {
     load_source(&Arc::new(Source::new(path, text)), None)
 }
 
-/// Loads the sections of a file, and of what it includes, that are policy. Other sections are read,
-/// but not given a meaning: the files that they name need not be there. Errors mean no policy.
+/// Loads the policy sections of a file and its includes. Other sections are parsed but not
+/// evaluated: their files need not exist. Errors mean no policy.
 pub fn load_policy(path: &Path) -> (Option<LoadedPolicy>, Vec<Diagnostic>) {
     let source = match read_text(path) {
         Ok(text) => Arc::new(Source::new(path, text)),
@@ -78,21 +78,21 @@ pub fn load_policy(path: &Path) -> (Option<LoadedPolicy>, Vec<Diagnostic>) {
     ((!broken).then_some(loaded), findings)
 }
 
-/// What a configuration says about policy.
+/// The policy part of a configuration.
 #[derive(Debug)]
 pub struct LoadedPolicy {
     /// The sections.
     pub policy: source::Policy,
     /// SHA-256 over the files, in hex.
     pub digest: Arc<str>,
-    /// The texts that were read.
+    /// The texts of the files.
     pub sources: Vec<Arc<Source>>,
     /// Where a gate with this configuration writes its records; `None`: to standard output.
     pub log: Option<PathBuf>,
 }
 
-/// The configuration of a gate that was given none: every default, and the built-in policy.
-/// Records go where a program of the user keeps its state (XDG base directories).
+/// Returns the configuration of a gate without files: all defaults, and the built-in policy.
+/// Records go to the user's state folder (XDG base directories).
 #[expect(
     clippy::disallowed_methods,
     reason = "nothing was configured: where else could it say?"
@@ -110,7 +110,7 @@ pub fn embedded() -> Config {
     embedded_with(state)
 }
 
-/// As [`embedded`], with records in `STATE_FOLDER/tidegate`.
+/// Like [`embedded`], with records in `STATE_FOLDER/tidegate`.
 pub fn embedded_with(state_folder: PathBuf) -> Config {
     let mut files = Reading::begin(Arc::new(Source::new("(built in)", ""))).finish();
     let mut folder = state_folder;
@@ -139,7 +139,7 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
     }
 }
 
-/// Every key that a file may have, by its section: for the reference and the manual.
+/// Returns all keys of a file by section, for the reference and the manual.
 pub fn keys() -> Vec<(&'static str, &'static [&'static str])> {
     keys_by_section()
 }
@@ -185,7 +185,7 @@ fn read_all(first: &Arc<Source>, findings: &mut Vec<Diagnostic>) -> (Written, Re
     (written, reading)
 }
 
-/// The table of a file; nothing where its syntax is wrong: what stands after a mistake would only
+/// Returns the table of a file; `None` if its syntax is wrong. The text after a mistake could only
 /// be guessed, and findings about guesses mislead.
 fn parse<'s>(source: &'s Arc<Source>, findings: &mut Vec<Diagnostic>) -> Option<DeTable<'s>> {
     let errors = match DeTable::parse(&source.text) {
@@ -197,7 +197,7 @@ fn parse<'s>(source: &'s Arc<Source>, findings: &mut Vec<Diagnostic>) -> Option<
     let mut left_out = 0;
     for error in errors {
         let place = Place::new(source, error.span().unwrap_or(0..0));
-        // What follows a mistake in its line mostly follows from it.
+        // Further mistakes in a line mostly result from the first.
         if lines.len() >= SYNTAX_ERRORS {
             left_out += 1;
         } else if lines.insert(place.line_column().0) {
@@ -226,7 +226,7 @@ fn syntax_error(place: Place, message: &str) -> Diagnostic {
     }
 }
 
-/// Gives what was written its meaning.
+/// Evaluates the written sections.
 fn check(
     written: Written,
     mut files: Files,

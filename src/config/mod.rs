@@ -1,4 +1,4 @@
-//! What the files say: all sections as plain data, every finding at once.
+//! Reads the configuration files: all sections as plain data, all findings at once.
 
 mod admin_tls;
 mod blot;
@@ -63,16 +63,16 @@ pub use upstream::{OwnCertificate, Pin, TlsVersion, Upstream};
 pub use value::parse_duration;
 pub use workspace::Workspaces;
 
-/// Everything that was written, checked for form; mechanisms are built from its sections.
+/// The configuration as written, checked for form. Mechanisms are built from its sections.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The file that was named, where one was.
+    /// The named file, if any.
     pub path: Option<PathBuf>,
-    /// Every text read, in order: the file, then its includes.
+    /// All texts, in order: the file, then its includes.
     pub sources: Vec<Arc<Source>>,
-    /// SHA-256 over all texts, in hex: what `tidegate.policy.digest` says.
+    /// SHA-256 over all texts, in hex: the value of `tidegate.policy.digest`.
     pub digest: Arc<str>,
-    /// What to read again to learn whether anything changed.
+    /// The files and patterns to check for changes.
     pub files: Files,
     /// `[listen]` and `[[listener]]`.
     pub listen: Listen,
@@ -84,17 +84,17 @@ pub struct Config {
     pub limits: Limits,
     /// `[identity]`.
     pub identity: Identity,
-    /// What `[inspect]` says besides policy.
+    /// The part of `[inspect]` that is not policy.
     pub inspect: Inspect,
-    /// `[[workspace]]`: which folders are working copies of which repository.
+    /// `[[workspace]]`: folders that are working copies of a repository.
     pub workspaces: Workspaces,
-    /// `[upstream.*]`: how to speak TLS with some destinations.
+    /// `[upstream.*]`: settings for TLS to some destinations.
     pub upstreams: Vec<Upstream>,
     /// `shadow`: the configuration whose policy decides beside this one, without effect.
     pub shadow: Option<PathBuf>,
-    /// `[ledger]`; `None`: there is none.
+    /// `[ledger]`, if there is one.
     pub ledger: Option<Ledger>,
-    /// `[exceptions] longest`: how long an exception may last.
+    /// `[exceptions] longest`: the maximum duration of an exception.
     pub max_exception: std::time::Duration,
     /// `[refusal]`: the contact text of refusals by the policy.
     pub contact: Option<Arc<str>>,
@@ -103,7 +103,7 @@ pub struct Config {
     pub policy: source::Policy,
 }
 
-/// The folder that relative paths in a file are relative to.
+/// Returns the base folder of relative paths in a file.
 fn folder_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }

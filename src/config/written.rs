@@ -1,4 +1,4 @@
-//! The sections of all files, gathered; what stands where it must not is found here.
+//! Collects the sections of all files, and finds misplaced ones.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::{
     record, refusal, session, shorthand, tls, upstream, workspace,
 };
 
-/// What may stand at the top of a file.
+/// The top-level keys of a file.
 const SECTIONS: [&str; 27] = [
     "always",
     "catalogue",
@@ -65,7 +65,7 @@ pub(super) struct Written {
     pub(super) policy: source::Policy,
     pub(super) record: Option<Placed<record::Section>>,
     pub(super) refusal: Option<Placed<refusal::Section>>,
-    /// Where secrets stand, or what may be meant for one.
+    /// The locations of secrets, or of values that may be secrets.
     pub(super) secrets: Secrets,
     pub(super) session: Option<Placed<session::Section>>,
     /// The file of the shadow policy.
@@ -115,7 +115,7 @@ impl Written {
                 "exceptions" => once(&mut self.exceptions, of("[exceptions]"), findings),
                 "group" => named(&mut policy.groups, "group", of("[group.NAME]"), findings),
                 "identity" => self.add_identity(of("[identity]"), findings),
-                // Followed before: see `includes_of`.
+                // Includes were followed before: see `includes_of`.
                 "include" => {}
                 "inspect" => once(&mut self.inspect, of("[inspect]"), findings),
                 "ledger" => once(&mut self.ledger, of("[ledger]"), findings),
@@ -142,7 +142,7 @@ impl Written {
         }
     }
 
-    /// `shadow` names one file, relative to the file that says so.
+    /// Reads `shadow`: one file, relative to the file with the key.
     fn add_shadow(&mut self, value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
         let place = Place::new(value.source, value.content.span());
         match value.content.into_inner() {
@@ -158,7 +158,7 @@ impl Written {
         }
     }
 
-    /// `parent` of `[dial]` is one table or a list of them.
+    /// Finds secrets in `parent` of `[dial]`, which is one table or a list of tables.
     fn add_dial(&mut self, value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
         let (source, what, span) = (value.source, value.what, value.content.span());
         let Some(mut table) = value.table(findings) else {
@@ -197,7 +197,7 @@ impl Written {
         }
     }
 
-    /// A credential may stand in the URL of a parent, or under a key that there is not.
+    /// Finds credentials in the URL of a parent, or under an unknown key.
     fn note_credentials(&mut self, source: &Arc<Source>, parents: &Spanned<DeValue<'_>>) {
         let known = keys_of::<parent::Section>();
         let tables: Vec<_> = match parents.get_ref() {
@@ -219,7 +219,7 @@ impl Written {
         }
     }
 
-    /// `[identity]` may stand in several files: its users add up.
+    /// Adds an `[identity]`: the users of several files are joined.
     fn add_identity(&mut self, value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
         let (source, what) = (value.source, value.what);
         let Some(table) = value.table(findings) else {
@@ -256,7 +256,7 @@ impl Written {
         }
     }
 
-    /// A key or a passphrase may stand where the path of its file belongs, or under another name.
+    /// Finds a key or passphrase in place of the path of its file, or under another name.
     fn note_passphrases(&mut self, source: &Arc<Source>, upstreams: &Spanned<DeValue<'_>>) {
         let DeValue::Table(upstreams) = upstreams.get_ref() else {
             return;
@@ -277,8 +277,7 @@ impl Written {
         }
     }
 
-    /// Remembers every value of a user that is not known to be none: a misspelt key, too, may have
-    /// a secret.
+    /// Stores each value of a user that may be a secret: a misspelt key may have one, too.
     fn note_secrets(&mut self, source: &Arc<Source>, users: &Spanned<DeValue<'_>>) {
         const SHOWN: [&str; 4] = ["groups", "name", "repository", "secret-file"];
         let DeValue::Array(users) = users.get_ref() else {
@@ -316,7 +315,7 @@ fn note_keys<T: DeserializeOwned>(
     }
 }
 
-/// The patterns that a file includes.
+/// Returns the patterns in `include` of a file.
 pub(super) fn includes_of(
     source: &Arc<Source>,
     table: &DeTable<'_>,
@@ -344,7 +343,7 @@ pub(super) fn includes_of(
     patterns
 }
 
-/// A section that stands once in all files.
+/// Sets a section that occurs once in all files.
 fn once<T: DeserializeOwned>(
     slot: &mut Option<Placed<T>>,
     value: Value<'_, '_>,
@@ -359,7 +358,7 @@ fn once<T: DeserializeOwned>(
     }
 }
 
-/// A list of tables, which add up over the files.
+/// Adds a list of tables, joined over the files.
 fn many<T: DeserializeOwned>(
     list: &mut Vec<Placed<T>>,
     value: Value<'_, '_>,
@@ -391,7 +390,7 @@ fn many<T: DeserializeOwned>(
     }
 }
 
-/// Tables by name, which add up over the files.
+/// Adds tables by name, joined over the files.
 fn named<T: DeserializeOwned>(
     list: &mut Vec<(Spanned<String>, Placed<T>)>,
     section: &str,
@@ -477,7 +476,7 @@ fn known<T: DeserializeOwned>(what: &'static str) -> KnownSection {
     }
 }
 
-/// Every key that a file may have, by the section it belongs to.
+/// All keys of a file, by section.
 pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> {
     let all = known_sections().into_iter();
     all.map(|section| (section.what, section.keys)).collect()

@@ -1,4 +1,4 @@
-//! The ledger: what people decided while the gate runs.
+//! The ledger: decisions of people while the gate runs.
 //!
 //! A ledger is a list of [`Entry`]s, numbered from 1 without gaps. Each entry says when, by whom and
 //! what changed: an exception was granted or revoked, a request was settled, an approval was revoked or
