@@ -1,7 +1,7 @@
-//! The one place that reads time.
+//! The only module that reads the time.
 //!
-//! Everything that needs the time of day or a duration asks a [`Clock`], so that a test can set
-//! it by hand and no decision depends on when a test machine happens to run.
+//! All code that needs the time of day or a duration uses a [`Clock`]. A test can set the clock by
+//! hand, so that no decision depends on when the test runs.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::error::Elapsed;
 
-/// Tells the time: the machine's, or one that a test moves by hand.
+/// A clock: the machine's, or one that a test sets by hand.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<AtomicI64>>);
 
@@ -23,7 +23,7 @@ impl Clock {
         Self(None)
     }
 
-    /// A clock that stands still at `at` until [`Clock::advance`] moves it.
+    /// A clock that stays at `at` until [`Clock::advance`] moves it.
     pub fn by_hand(at: Timestamp) -> Self {
         Self(Some(Arc::new(AtomicI64::new(at.as_microsecond()))))
     }
@@ -41,7 +41,7 @@ impl Clock {
         }
     }
 
-    /// A point on the monotonic clock, for durations. Never set by hand.
+    /// A point on the monotonic clock, for durations. Always the machine's.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the place that reads time"
@@ -50,7 +50,7 @@ impl Clock {
         Instant::now()
     }
 
-    /// Moves a clock that is set by hand; the machine's is left alone.
+    /// Moves a clock that is set by hand; does nothing to the machine's clock.
     pub fn advance(&self, by: SignedDuration) {
         if let Some(micros) = &self.0 {
             let step = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
@@ -58,7 +58,7 @@ impl Clock {
         }
     }
 }
-/// As [`tokio::time::timeout`], without a timer where `work` is done the first time it is polled.
+/// Like [`tokio::time::timeout`], without a timer if `work` is done at its first poll.
 pub(crate) async fn within<T>(
     longest: Duration,
     work: impl Future<Output = T>,

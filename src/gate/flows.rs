@@ -1,4 +1,4 @@
-//! Open flows: counted, listed, judged again when the policy changes.
+//! Open flows: counted, listed, and decided again when the policy changes.
 
 use std::borrow::Cow;
 use std::hash::BuildHasher as _;
@@ -20,41 +20,41 @@ use crate::policy::{
 use super::Snapshot;
 use super::approvals::Asks;
 
-/// Why an open flow is ended from outside.
+/// The reason why an open flow is cut.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Cut {
     /// Shutdown.
     Drain,
-    /// The policy no longer lets it pass.
+    /// The policy no longer allows the flow.
     Revoke,
-    /// Its exception ended or was revoked.
+    /// The exception of the flow ended or was revoked.
     ExceptionEnded,
-    /// The budget of its exception is spent.
+    /// The budget of the flow's exception is spent.
     ExceptionSpent,
 }
 
-/// What was attempted, kept so that it can be judged again.
+/// The attempt of a flow, kept so that it can be decided again.
 #[derive(Clone, Debug)]
 pub enum Asked {
     /// A tunnel.
     Connect,
     /// A plain request.
     Request {
-        /// As on the wire.
+        /// The method, as on the wire.
         method: Cow<'static, str>,
         /// Path and query.
         path: Path,
-        /// Whether it became another protocol.
+        /// Whether the request was upgraded to another protocol.
         upgrade: bool,
-        /// Whether it goes over TLS.
+        /// Whether the request goes over TLS.
         tls: bool,
-        /// What it does; the last of several.
+        /// The facts of the request; of several, the last.
         deed: Option<Arc<RequestFacts>>,
     },
 }
 
 impl Asked {
-    /// A copy of an attempt.
+    /// Copies an attempt.
     pub fn of(attempt: &Attempt<'_>) -> Self {
         match attempt {
             Attempt::Connect => Self::Connect,
@@ -74,7 +74,7 @@ impl Asked {
         }
     }
 
-    /// As the policy takes it.
+    /// The attempt, in the form that the policy needs.
     pub fn attempt(&self) -> Attempt<'_> {
         match self {
             Self::Connect => Attempt::Connect,
@@ -105,7 +105,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Both directions together; what matters is whether it changes.
+    /// The bytes of both directions together; used to detect changes.
     pub fn total(&self) -> u64 {
         self.out
             .load(Ordering::Relaxed)
@@ -113,47 +113,47 @@ impl Counters {
     }
 }
 
-/// A flow that passed and has not ended.
+/// An allowed flow that has not ended.
 #[derive(Debug)]
 pub struct OpenFlow {
     /// The flow's id.
     pub id: Uuid,
-    /// Who asked.
+    /// The evidence of the caller.
     pub presented: Presented,
-    /// Where to.
+    /// The target.
     pub target: Target,
-    /// What for.
+    /// The attempt.
     pub asked: Asked,
-    /// The approval that let it pass, where one did.
+    /// The approval that allowed the flow, if there is one.
     pub approval: Option<Arc<str>>,
-    /// What it was judged to be for.
+    /// The category of the decision.
     pub category: Category,
-    /// The tier it was judged in, and the handles of that generation's metrics.
+    /// The tier of the decision, with the metrics handles of its generation.
     pub tier: (TierId, Arc<GenerationMetrics>),
-    /// The address that was dialled, judged again as well.
+    /// The dialled address, which is checked again as well.
     pub peer: Mutex<Option<std::net::SocketAddr>>,
-    /// What is not looked into: bytes of a tunnel that pass as they are.
+    /// Whether the flow is a tunnel that is not inspected.
     pub opaque: AtomicBool,
-    /// The exceptions that let it pass.
+    /// The exceptions that allowed the flow.
     pub exceptions: Vec<ByException>,
-    /// Bytes that moved so far.
+    /// The bytes moved so far.
     pub bytes: Counters,
     reported: [AtomicU64; 2],
     cut: AtomicU8,
     wake: Notify,
 }
 
-/// What let a flow pass beside the rules.
+/// The approval and the exceptions that allowed a flow.
 #[derive(Debug, Default)]
 pub struct PassedBy {
-    /// The approval, where one did.
+    /// The approval, if there is one.
     pub approval: Option<Arc<str>>,
     /// The exceptions.
     pub exceptions: Vec<ByException>,
 }
 
 impl OpenFlow {
-    /// A flow that has moved nothing yet.
+    /// A flow that has moved no bytes yet.
     pub fn new(
         id: Uuid,
         presented: Presented,
@@ -189,7 +189,7 @@ impl OpenFlow {
         }
     }
 
-    /// Ends the flow from outside; the first reason stays.
+    /// Cuts the flow; the first reason stays.
     pub fn end(&self, why: Cut) {
         let why = match why {
             Cut::Drain => 1,
@@ -203,7 +203,7 @@ impl OpenFlow {
         self.wake.notify_one();
     }
 
-    /// Waits until the flow is ended from outside.
+    /// Waits until the flow is cut.
     pub async fn cut(&self) -> Cut {
         loop {
             if let Some(why) = self.is_cut() {
@@ -213,7 +213,7 @@ impl OpenFlow {
         }
     }
 
-    /// Whether the flow was ended from outside.
+    /// The reason, if the flow was cut.
     pub fn is_cut(&self) -> Option<Cut> {
         match self.cut.load(Ordering::Acquire) {
             0 => None,
@@ -224,7 +224,7 @@ impl OpenFlow {
         }
     }
 
-    /// Bytes (out, in) moved since this was last asked.
+    /// The bytes (out, in) moved since the last call.
     pub fn unreported(&self) -> (u64, u64) {
         let [out, back] = &self.reported;
         let step = |total: &Meter, told: &AtomicU64| {
@@ -234,27 +234,28 @@ impl OpenFlow {
         (step(&self.bytes.out, out), step(&self.bytes.back, back))
     }
 
-    /// Counts what moved since the last time: a long flow shows in the metrics while it runs.
+    /// Adds the bytes moved since the last call to the metrics, so that they show a long flow while
+    /// it runs.
     pub fn sample(&self) {
         let (out, back) = self.unreported();
         let (tier, metrics) = &self.tier;
         metrics.bytes(self.category, *tier, out, back);
     }
 
-    /// Remembers the address that was dialled.
+    /// Sets the dialled address.
     pub fn dialled(&self, address: std::net::SocketAddr) {
         *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
-    /// Whether what was granted besides the verdict is granted still: not to be looked into, and to
-    /// become another protocol.
+    /// Whether the decision still grants the form of the flow: a tunnel without inspection, or an
+    /// upgrade.
     fn keeps_its_form(&self, decision: &Decision) -> bool {
         let looked_into = decision.inspect == Inspect::Yes && !decision.raw;
         let upgraded = matches!(self.asked, Asked::Request { upgrade: true, .. });
         !(looked_into && self.opaque.load(Ordering::Acquire)) && (decision.upgrade || !upgraded)
     }
 
-    /// Why the flow is ended where it no longer passes.
+    /// The reason for a flow that no longer passes.
     fn why_not(&self) -> Cut {
         let mut all = self
             .exceptions
@@ -267,7 +268,8 @@ impl OpenFlow {
         }
     }
 
-    /// Whether a generation, and the exceptions and approvals in force, still let the flow pass.
+    /// Whether the policy of a generation, with the exceptions and approvals in force, still allows
+    /// the flow.
     fn still_passes(&self, gate: &super::Gate, snapshot: &Snapshot) -> bool {
         let Some(caller) = snapshot.caller(&self.presented) else {
             return false;
@@ -292,16 +294,16 @@ impl OpenFlow {
     }
 }
 
-/// More flows are open than may be.
+/// A limit of open flows is reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TooMany {
-    /// In all.
+    /// The limit of all flows.
     InAll,
-    /// Of this caller.
+    /// The limit of this caller.
     OfCaller,
 }
 
-/// How many parts the table of open flows has, so that flows rarely wait for each other.
+/// The parts of the table of open flows, each with its own lock.
 const PARTS: usize = 16;
 
 /// Every open flow.
@@ -309,14 +311,14 @@ const PARTS: usize = 16;
 pub struct Flows {
     open: [Mutex<HashMap<Uuid, Arc<OpenFlow>>>; PARTS],
     callers: [Mutex<HashMap<CallerKey, usize>>; PARTS],
-    /// Says which part of `callers` a caller is in.
+    /// Selects the part of `callers` for a caller.
     hasher: DefaultHashBuilder,
     count: AtomicUsize,
-    /// Set when all were ended: one that is added later ends as well.
+    /// Set when all flows were cut: a flow that is added later is cut as well.
     over: AtomicBool,
 }
 
-/// A place among the open flows; given back when dropped.
+/// The slot of an open flow; released when dropped.
 #[derive(Debug)]
 pub struct Place {
     gate: Arc<super::Gate>,
@@ -324,7 +326,7 @@ pub struct Place {
 }
 
 impl Flows {
-    /// Takes a place for a flow of `caller`, within the bounds.
+    /// Takes a slot for a flow of `caller`, within the limits.
     pub fn enter(
         gate: &Arc<super::Gate>,
         caller: CallerKey,
@@ -350,13 +352,14 @@ impl Flows {
         })
     }
 
-    /// Adds a flow that passed in the generation `judged`. Where the gate's is already another, the
-    /// flow is judged again: it may have missed the round that the reload made, or a revocation. One that comes when
-    /// all were ended has missed that. So it is with one that an approval let pass.
+    /// Adds a flow that was allowed in the generation `judged`. If the gate has a newer generation,
+    /// the flow is decided again, because it may have missed the check of a reload or a revocation.
+    /// A flow with an approval or an exception is always decided again. A flow that is added after
+    /// [`Flows::end_all`] is cut.
     pub fn add(&self, flow: &Arc<OpenFlow>, judged: u64, gate: &super::Gate) {
         self.part(flow.id).insert(flow.id, flow.clone());
         let current = gate.snapshot.load();
-        // An approval or an exception may have ended meanwhile.
+        // An approval or an exception may have ended since the decision.
         let lifted = flow.approval.is_some() || !flow.exceptions.is_empty();
         let changed = current.generation != judged || lifted;
         if !current.identity.stands_by(&flow.presented) {
@@ -369,17 +372,17 @@ impl Flows {
         }
     }
 
-    /// Takes a flow out that has ended.
+    /// Removes a flow that has ended.
     pub fn remove(&self, id: Uuid) {
         self.part(id).remove(&id);
     }
 
-    /// How many flows are open.
+    /// The number of open flows.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Every flow that is open now.
+    /// Lists every open flow.
     pub fn list(&self) -> Vec<Arc<OpenFlow>> {
         self.open
             .iter()
@@ -387,7 +390,7 @@ impl Flows {
             .collect()
     }
 
-    /// Ends every open flow, and every one that still comes: shutdown waits for no more.
+    /// Cuts every open flow, and every flow that is added later: shutdown waits no longer.
     pub fn end_all(&self) {
         self.over.store(true, Ordering::Release);
         for flow in self.list() {
@@ -395,7 +398,7 @@ impl Flows {
         }
     }
 
-    /// Ends the flows that a generation no longer lets pass.
+    /// Cuts the flows that a generation no longer allows.
     pub fn judge_again(&self, gate: &super::Gate, snapshot: &Snapshot) {
         for flow in self.list() {
             if !flow.still_passes(gate, snapshot) {
@@ -404,7 +407,7 @@ impl Flows {
         }
     }
 
-    /// As [`Flows::judge_again`], of the flows that an exception lets pass.
+    /// Like [`Flows::judge_again`], for the flows that an exception allowed.
     pub fn judge_again_excepted(&self, gate: &super::Gate, snapshot: &Snapshot) {
         let excepted = self.list();
         let excepted = excepted.iter().filter(|flow| !flow.exceptions.is_empty());
@@ -424,7 +427,7 @@ impl Flows {
 }
 
 impl Place {
-    /// Whose it is.
+    /// The caller of the flow.
     pub fn caller(&self) -> &CallerKey {
         &self.caller
     }

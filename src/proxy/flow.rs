@@ -1,9 +1,9 @@
-//! One caller's one attempt, from its first byte to its record.
+//! One attempt of one caller, from its first byte to its record.
 //!
-//! A [`Flow`] collects facts as the stages learn them. It takes its permit to write before it does
-//! anything else, writes its decision before it acts, and its end before the client is told of it
-//! where the gate refuses or ends it, else when it is dropped: so nothing passes unrecorded, and
-//! nothing ends without a line.
+//! A [`Flow`] collects facts during the stages. It takes its recording permit before any other
+//! step, and writes its decision before it acts. It writes its end before the client is answered if
+//! the gate refuses or ends the flow, otherwise when it is dropped. So no flow passes unrecorded,
+//! and no flow ends without a line.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -23,36 +23,36 @@ use crate::proxy::accept::admission::{Busy, Seat};
 use crate::proxy::refusal::{Code, Refusal};
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
 
-/// Bytes that room is taken for at once.
+/// The bytes reserved at once for read-ahead.
 const HELD_AT_ONCE: usize = 256 * 1024;
 /// How long a flow waits until the ledger reserves a part of a budget.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One attempt of one caller to reach one target.
 pub(super) struct Flow {
-    /// The running whole.
+    /// The gate.
     pub(super) gate: Arc<Gate>,
-    /// The generation it began with, until it rests.
+    /// The generation of its start; released when a tunnel is idle.
     snapshot: Option<Arc<Snapshot>>,
     metrics: Arc<GenerationMetrics>,
-    /// What is known so far.
+    /// The facts known so far.
     pub(super) facts: Box<FlowFacts>,
-    /// What its close line will add.
+    /// The facts that the close line adds.
     pub(super) close: CloseFacts,
-    /// Where to, once parsed.
+    /// The target, once parsed.
     pub(super) target: Option<Target>,
-    /// Who took the tunnel that is asked for before, as `Via` says.
+    /// Earlier proxies of the requested tunnel, from `Via`.
     pub(super) via: Option<Box<str>>,
-    /// Whether it is a tunnel that is not looked into.
+    /// Whether the flow is a tunnel without inspection.
     pub(super) opaque: bool,
-    /// Set when it passed.
+    /// Set when the flow was allowed.
     pub(super) open: Option<Arc<OpenFlow>>,
     place: Option<Place>,
-    /// Memory for what of it was read ahead.
+    /// The memory for read-ahead.
     hold: Option<Hold>,
     permit: Option<Permit>,
     pub(super) judged: Option<(TierId, Category)>,
-    /// Whether the gate itself asks, for a flow of a caller.
+    /// Whether it is a fetch of the gate itself for a caller.
     pub(super) is_own: bool,
     refused: Option<Code>,
     settled: bool,
@@ -64,20 +64,20 @@ pub(super) struct Flow {
     waiting: Option<Arc<Seat>>,
 }
 
-/// A caller that was identified on a connection before.
+/// An identified caller.
 #[derive(Clone)]
 pub(super) struct Known {
-    /// What it presented.
+    /// The evidence of the caller.
     pub(super) presented: Presented,
-    /// Who it is in the flow's generation.
+    /// The caller in the flow's generation.
     pub(super) caller: Arc<Caller>,
-    /// How many revocations there had been.
+    /// The number of revocations at its verification.
     pub(super) epoch: u64,
 }
 
 impl Flow {
-    /// Begins a flow: takes the permit to record it. `Err` where no permit is free; such a flow
-    /// does nothing and leaves no line, only a count.
+    /// Begins a flow: takes the permit to record it. `Err` if no permit is free: such a flow does
+    /// nothing and is only counted.
     pub(super) async fn begin(
         gate: &Arc<Gate>,
         kind: FlowKind,
@@ -130,13 +130,14 @@ impl Flow {
         })
     }
 
-    /// Lets the connection be ended to make room for another one: until [`Flow::resume`] its client
-    /// owes the gate a part of a body that has to be judged.
+    /// Allows the connection to be ended to make room for another one, until [`Flow::resume`]: the
+    /// gate waits for a part of a body that the policy needs.
     pub(super) fn wait_for_client(&mut self) {
         self.waiting = self.busy.take().map(Busy::into_seat);
     }
 
-    /// The client sent something: the connection is kept again. Returns `Err` where it was ended.
+    /// Protects the connection again after the client sent bytes. Returns `Err` if the connection
+    /// was ended.
     pub(super) fn resume(&mut self) -> Result<(), Refusal> {
         let Some(seat) = &self.waiting else {
             return Ok(());
@@ -146,26 +147,27 @@ impl Flow {
         Ok(())
     }
 
-    /// The generation it began with.
+    /// The generation of its start; the present one after [`Flow::rest`].
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot
             .clone()
             .unwrap_or_else(|| self.gate.snapshot.load_full())
     }
 
-    /// Lets go of the generation: a tunnel that rests for days must not keep an old policy alive.
+    /// Releases the generation: a tunnel that is idle for days must not keep an old policy in
+    /// memory.
     pub(super) fn rest(&mut self) {
         self.snapshot = None;
     }
 
-    /// Says where to.
+    /// Sets the target.
     pub(super) fn aim(&mut self, target: Target) {
         self.facts.server_address = Some(target.host.text());
         self.facts.server_port = Some(target.port);
         self.target = Some(target);
     }
 
-    /// Says who asks.
+    /// Sets the caller.
     pub(super) fn identified(&mut self, caller: &Caller) {
         let facts = &mut self.facts;
         facts.user.clone_from(&caller.subject);
@@ -193,7 +195,8 @@ impl Flow {
         self.gate.metrics.attributed(facts.evidence, facts.trust);
     }
 
-    /// Says what is checked out now where the caller works, as far as the gate can read it.
+    /// Sets the checked-out branch and commit of the caller's working copy, if the gate can read
+    /// them.
     pub(super) async fn note_checkout(&mut self, caller: &Caller) {
         let Some(head) = &caller.head else { return };
         let Some((branch, commit)) = head.now(self.gate.clock.instant()).await else {
@@ -211,7 +214,7 @@ impl Flow {
         }));
     }
 
-    /// Says whose token it was that is no evidence.
+    /// Sets the session of a rejected token.
     pub(super) fn not_identified(&mut self, error: &IdentityError) {
         if let IdentityError::Token { session, .. } = error {
             self.facts.session.clone_from(session);
@@ -219,7 +222,7 @@ impl Flow {
         }
     }
 
-    /// Decides, and takes a place among the open flows where it may pass.
+    /// Decides the flow, and takes a slot among the open flows if it may pass.
     pub(super) fn judge(
         &mut self,
         known: &Known,
@@ -229,7 +232,7 @@ impl Flow {
         self.judge_attempt(known, target, asked.attempt())
     }
 
-    /// As [`Flow::judge`]; a flow that does several things is judged several times.
+    /// Like [`Flow::judge`]; called once for each fact of a flow.
     pub(super) fn judge_attempt(
         &mut self,
         known: &Known,
@@ -269,7 +272,7 @@ impl Flow {
         Ok(decision)
     }
 
-    /// Notes what the shadow policy would enforce: of several facts, the strictest.
+    /// Sets the verdict of the shadow policy: of several facts, the strictest.
     fn note_shadow(&mut self, decision: &Decision) {
         let verdict = decision.would.unwrap_or(decision.verdict);
         let before = self.facts.shadow.as_ref().map(|(before, _)| *before);
@@ -278,7 +281,7 @@ impl Flow {
         }
     }
 
-    /// Whether an attempt would pass; nothing is noted.
+    /// Whether an attempt would pass; records nothing.
     pub(super) fn would_pass(&self, known: &Known, target: &Target, attempt: Attempt<'_>) -> bool {
         let query = Query {
             who: &known.caller.who,
@@ -291,12 +294,12 @@ impl Flow {
         decision.verdict == Verdict::Allow
     }
 
-    /// The caller, once it has a place among the open flows.
+    /// The caller, once the flow has a slot among the open flows.
     pub(super) fn caller(&self) -> Option<&CallerKey> {
         self.place.as_ref().map(Place::caller)
     }
 
-    /// What the caller is counted by.
+    /// The key by which the caller is counted.
     pub(super) fn caller_key(&self, known: &Known) -> CallerKey {
         let unknown = Ipv4Addr::UNSPECIFIED.into();
         known
@@ -304,7 +307,7 @@ impl Flow {
             .key(self.facts.client_address.unwrap_or(unknown))
     }
 
-    /// Takes room for so many bytes that are read ahead; `false` where the caller, or all callers
+    /// Reserves memory for this many read-ahead bytes; `false` if the caller, or all callers
     /// together, hold too much already.
     pub(super) fn holds(&mut self, known: &Known, bytes: usize) -> bool {
         let Some(client) = self.facts.client_address else {
@@ -316,13 +319,13 @@ impl Flow {
         missing == 0 || own.grow(missing.next_multiple_of(HELD_AT_ONCE))
     }
 
-    /// Notes the decision and the facts that the record names.
+    /// Sets the decision and the facts for the record.
     pub(super) fn note(&mut self, decision: &Decision, deed: &Arc<RequestFacts>) {
         self.note_facts(deed);
         self.decided(decision);
     }
 
-    /// Notes the facts that the record names: of credentials nothing but whether they may pass.
+    /// Sets the facts for the record, without the hashes of credentials.
     pub(super) fn note_facts(&mut self, deed: &Arc<RequestFacts>) {
         let noted = if deed.credentials.is_empty() {
             deed.clone()
@@ -368,8 +371,8 @@ impl Flow {
         }
     }
 
-    /// Writes the decision; only when it stands in the log may the flow act. From here on it is an
-    /// open flow, judged again when the policy changes.
+    /// Writes the decision; the flow may act only after its decision is in the log. From here on it
+    /// is an open flow, decided again when the policy changes.
     pub(super) async fn settle(
         &mut self,
         known: &Known,
@@ -408,8 +411,8 @@ impl Flow {
         Ok(())
     }
 
-    /// Takes one request of the budget of each exception that lets the flow pass. A tunnel that is
-    /// inspected takes none: its requests do.
+    /// Takes one request from the budget of each exception that allows the flow. An inspected
+    /// tunnel takes none: its requests do.
     async fn charge(&self, asked: &Asked, decision: &Decision) -> Result<(), Refusal> {
         if matches!(asked, Asked::Connect) && !self.opaque {
             return Ok(());
@@ -428,7 +431,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Uses up an approval for one flow in the ledger, so that no flow of another gate passes by it.
+    /// Claims an approval for one flow in the ledger, so that no flow of another gate uses it.
     async fn claim_approval(&self) -> Result<(), Refusal> {
         let Some(approval) = &self.facts.exception else {
             return Ok(());
@@ -440,8 +443,8 @@ impl Flow {
         Err(Refusal::because(Code::ExceptionSpent, detail))
     }
 
-    /// As [`Flow::settle`], where the gate itself answers: nothing goes out that a later policy
-    /// could end.
+    /// Like [`Flow::settle`], for an answer of the gate itself: there is no open flow that a later
+    /// policy could end.
     pub(super) async fn settle_alone(&mut self, known: &Known) -> Result<(), Refusal> {
         self.judged = Some((known.caller.who.tier, Category::Unknown));
         if let Some(permit) = &mut self.permit {
@@ -455,7 +458,8 @@ impl Flow {
         Ok(())
     }
 
-    /// Marks the flow as refused. [`Flow::recorded`] writes its last line, before the client is answered.
+    /// Marks the flow as refused. [`Flow::recorded`] writes its last line before the client is
+    /// answered.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         let code = refusal.code;
         self.refused = Some(code);
@@ -488,7 +492,7 @@ impl Flow {
             return;
         }
         self.facts.reason = code.as_str();
-        // A policy's own verdict stays; anything else is no verdict of the policy.
+        // A verdict of the policy stays; any other refusal is an error, not a verdict.
         self.facts.outcome = match (code.blame(), self.facts.outcome) {
             (Blame::Policy, Outcome::Ask) => Outcome::Ask,
             (Blame::Policy, _) => Outcome::Deny,
@@ -496,9 +500,9 @@ impl Flow {
         };
     }
 
-    /// Writes the last line of a refused flow: its `decision`, or its `close` where the decision let
-    /// it pass. Called before the client is told anything. Returns the refusal that the client is
-    /// to be told: where the line could not be written, that of an unavailable log.
+    /// Writes the last line of a refused flow: its `decision`, or its `close` if the decision
+    /// allowed the flow. Called before the client is answered. If the line cannot be written,
+    /// returns the refusal for an unavailable log, to be sent instead.
     pub(super) async fn recorded(&mut self, refusal: &Refusal) -> Option<Refusal> {
         self.refused?;
         let permit = self.permit.take()?;
@@ -514,7 +518,8 @@ impl Flow {
     }
 
     /// Writes the `close` line of a flow that the gate itself ends. Called before the client's
-    /// connection closes. Flows that a client or an origin ended get their line when dropped.
+    /// connection closes. The line of a flow that a client or an origin ended is written when the
+    /// flow is dropped.
     pub(super) async fn record_end(&mut self) {
         if !self.settled || !matches!(self.close.blame, Some(Blame::Policy | Blame::Proxy)) {
             return;
@@ -530,14 +535,14 @@ impl Flow {
         self.count(self.refused.map_or(0, Code::index));
     }
 
-    /// Says how a flow that passed came to its end.
+    /// Sets the end of an allowed flow.
     pub(super) fn ended(&mut self, end: End, blame: Option<Blame>, error: Option<&'static str>) {
         self.close.end = end;
         self.close.blame = blame;
         self.close.error = error;
     }
 
-    /// Says that the flow was ended from outside.
+    /// Sets the end of a cut flow.
     pub(super) fn was_cut(&mut self, cut: Cut) {
         let code = match cut {
             Cut::Drain => {
@@ -591,7 +596,7 @@ impl Flow {
             self.metrics.bytes(category, tier, out, back);
             self.metrics.flow_duration(category, age);
         }
-        // The error may be more exact than a label of a metric is.
+        // The error may be more precise than a label of the metric.
         let reason = self.refused.map(Code::as_str).or(self.close.error);
         self.gate.metrics.flow_end(self.close.end, reason);
     }
@@ -625,8 +630,8 @@ fn evicted() -> Refusal {
     Refusal::because(Code::TooManyFlows, detail)
 }
 
-/// The refusal of a decision that does not let the flow pass: with the operator's reason, else the
-/// rule that comes nearest.
+/// The refusal of a decision that does not allow the flow, with the operator's reason; without one,
+/// with the nearest rule.
 fn refused(snapshot: &Snapshot, query: &Query<'_>, decision: &Decision) -> Result<(), Refusal> {
     if decision.verdict == Verdict::Allow {
         return Ok(());
@@ -677,7 +682,7 @@ fn outcome(verdict: Verdict) -> Outcome {
     }
 }
 
-/// Milliseconds with fractions, as records write them.
+/// Milliseconds with fractions, for records.
 pub(super) fn millis(took: Duration) -> f64 {
     took.as_secs_f64() * 1e3
 }

@@ -30,45 +30,46 @@ pub use accept::bind;
 pub use accept::capture::{Inside, serve_jail};
 pub use refusal::{Code, REASONS, Refusal};
 
-/// What every connection shares.
+/// The shared state of every connection.
 struct Shared {
     gate: Arc<Gate>,
     buffers: Arc<Buffers>,
-    /// The listeners as they were when they were bound.
+    /// The listeners with their configuration at the time of binding.
     listeners: Vec<Arc<Listener>>,
-    /// Whose each of them is, where it is one session's.
+    /// The session of each listener, if it belongs to one.
     tenants: Vec<Option<Tenant>>,
     /// Fallback for an unknown listener: identity required, no tier.
     unknown: Arc<Listener>,
     connections: Arc<Connections>,
-    /// Turns to look the process of a client up.
+    /// Limits concurrent searches for client processes.
     searches: Semaphore,
 }
 
-/// Characters of a `User-Agent` that are recorded.
+/// The recorded length of a `User-Agent`, in characters.
 const MAX_USER_AGENT: usize = 200;
-/// Clients whose processes are looked up at once.
+/// Concurrent searches for client processes, at most.
 const MAX_SEARCHES: usize = 4;
 
-/// A listener that was bound.
+/// A bound listener.
 #[derive(Debug)]
 pub struct Bound {
     /// The socket.
     pub socket: TcpListener,
-    /// What its configuration says.
+    /// The configuration of the listener.
     pub listener: Arc<Listener>,
-    /// Whose it is, where it is one session's.
+    /// The session of the listener, if it belongs to one.
     pub tenant: Option<Tenant>,
 }
 
 /// The session that a listener belongs to.
 #[derive(Clone, Debug)]
 pub struct Tenant {
-    /// What the listener says of its callers.
+    /// The evidence that the listener gives to its callers.
     pub grant: Arc<Grant>,
-    /// The processes that it serves; `None`: every process that reaches it.
+    /// The processes that may use the listener; `None`: every process that reaches it.
     pub family: Option<Arc<Family>>,
-    /// Whether only those processes can reach it (a jail): a client whose process is not found is one.
+    /// Whether only those processes can reach the listener (a jail): a client whose process is not
+    /// found then counts as one of them.
     pub alone: bool,
 }
 
@@ -84,7 +85,7 @@ impl Bound {
 }
 
 impl Tenant {
-    /// Says on a new connection whose listener it came by, and which process it is.
+    /// Sets the session of the listener, and the process of the client, on a new connection.
     async fn receive(&self, channel: &mut Channel) {
         channel.grant = Some(self.grant.clone());
         if let Some(family) = &self.family {
@@ -96,7 +97,7 @@ impl Tenant {
     }
 }
 
-/// Serves clients on listeners that were bound, each beside what its configuration says.
+/// Serves clients on bound listeners, each with its configuration.
 ///
 /// `connections` bounds the clients connected at once. Returns at once; the gate's tasks go on
 /// until shutdown begins and its flows have ended.
@@ -121,7 +122,7 @@ pub fn serve(gate: &Arc<Gate>, bound: Vec<Bound>, connections: usize) {
     }
 }
 
-/// Buffers of a gate, whose pipes are part of its budget of descriptors.
+/// The buffers of a gate, whose pipes count against the descriptor budget.
 fn buffers_of(gate: &Gate) -> Buffers {
     Buffers::within(gate.snapshot.load().dialer.descriptors.clone())
 }
@@ -150,7 +151,7 @@ fn user_agent(value: &[u8]) -> Box<str> {
     }
 }
 
-/// The kind of an I/O error as `error.type` says it.
+/// The name of an I/O error for `error.type`.
 fn io_code(error: &io::Error) -> &'static str {
     kind_code(error.kind())
 }
@@ -166,7 +167,7 @@ fn kind_code(kind: io::ErrorKind) -> &'static str {
     }
 }
 
-/// Why an address could not be connected to, in words of ours.
+/// The reason of a failed connection, in a fixed wording.
 fn io_reason(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused",

@@ -1,14 +1,15 @@
-//! Admission of clients: how many may be connected at once, and which connection makes room.
+//! Admission of clients: the limit of connected clients, and the choice of the connection to end.
 //!
-//! A connection *waits* while no request of its client is being answered: its client has not sent a
-//! whole TLS handshake or request head yet, or the part of a body by which the request is judged, or
-//! is between two requests, or reads the last answer.
-//! When all turns are taken, the gate ends one waiting connection in favour of the new one: the oldest
-//! waiting connection of the network (IPv6: /64) with the most waiting connections. So a client that
-//! opens connections and sends nothing keeps no other client out.
+//! A connection *waits* while no request of its client is being answered: the client has not yet
+//! sent a whole TLS handshake or request head, or the part of a body that the policy needs, or is
+//! between two requests, or reads the last answer. At the limit, the gate ends one waiting
+//! connection for the new one: the oldest waiting connection of the network (IPv6: /64) with the
+//! most waiting connections. A client that opens connections and sends nothing therefore keeps no
+//! other client out.
 //!
-//! All processes on this host are one network: which process is at the other end of a TCP
-//! connection costs a search of all sockets. Among them the oldest connection makes room.
+//! All processes on this host are one network: to find the process at the other end of a TCP
+//! connection takes a search of all sockets. Among these processes, the oldest waiting connection
+//! is ended.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,13 +28,14 @@ use crate::identity::network_of;
 use crate::metrics::Metrics;
 use crate::record::{Event, Recorder};
 
-/// How long a new connection waits for its turn.
+/// How long a new connection waits to be admitted.
 const TURN_TIMEOUT: Duration = Duration::from_millis(100);
-/// How long a waiting connection cannot be ended: its client's request may be on the way.
+/// The minimum waiting time before a connection can be ended: its client's request may be on the
+/// way.
 const MIN_WAITING_AGE: Duration = Duration::from_millis(20);
-/// Pause until a connection that is too young is looked at again.
+/// The pause before a connection that is too young is checked again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
-/// The least time between two `connections_evicted` lines.
+/// The minimum time between two `connections_evicted` lines.
 const REPORT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Clients that may be connected at once, counted from accept until the socket is closed.
@@ -60,14 +62,14 @@ struct Waiting {
     seat: Arc<Seat>,
 }
 
-/// Connections that were ended to make room, and are not on record yet.
+/// Connections that were ended to make room and are not yet recorded.
 struct Evictions {
     count: u64,
-    /// The network of the last one.
+    /// The network of the last ended connection.
     network: IpAddr,
 }
 
-/// What became of an attempt to make room.
+/// The result of an attempt to make room.
 enum Eviction {
     Done,
     /// The connection to end has not waited long enough.
@@ -76,16 +78,16 @@ enum Eviction {
     AllBusy,
 }
 
-/// One connected client; over when dropped.
+/// The admission of one client; released when dropped.
 pub(in crate::proxy) struct Turn {
     _turn: OwnedSemaphorePermit,
     seat: Arc<Seat>,
 }
 
-/// A connection, as the table sees it.
+/// A connection in the table of connections.
 pub(in crate::proxy) struct Seat {
     connections: Arc<Connections>,
-    /// Whether its task runs: before, the gate cannot have read what its client sent.
+    /// Whether its task runs: before, the gate cannot have read any request.
     is_served: AtomicBool,
     task: OnceLock<AbortHandle>,
     state: Mutex<State>,
@@ -93,19 +95,19 @@ pub(in crate::proxy) struct Seat {
 
 struct State {
     network: IpAddr,
-    /// Requests that are being answered.
+    /// The number of requests being answered.
     busy: usize,
-    /// Where it stands among the waiting connections.
+    /// The position among the waiting connections.
     step: u64,
-    /// Whether its turn is over; a request may end later than its connection.
+    /// Whether its admission ended; a request may end later than its connection.
     is_over: bool,
 }
 
-/// A request that is being answered: its connection cannot be ended. Over when dropped.
+/// A request being answered: its connection cannot be ended. Finished when dropped.
 pub(in crate::proxy) struct Busy(Arc<Seat>);
 
 impl Connections {
-    /// Room for `max` clients.
+    /// Room for `max` connected clients.
     pub(in crate::proxy) fn new(max: usize, gate: &Gate) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(max)),
@@ -116,8 +118,8 @@ impl Connections {
         }
     }
 
-    /// Admits a client, where need be in place of another one. `None` where there is no room within
-    /// [`TURN_TIMEOUT`]: the client has to be turned away.
+    /// Admits a client, if necessary in place of another one. `None` if no room was found within
+    /// [`TURN_TIMEOUT`]: the client has to be rejected.
     pub(in crate::proxy) async fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Turn> {
         let turn = match self.turns.clone().try_acquire_owned() {
             Ok(turn) => turn,
@@ -140,7 +142,7 @@ impl Connections {
         Some(Turn { _turn: turn, seat })
     }
 
-    /// Ends a waiting connection and takes its turn.
+    /// Ends a waiting connection and takes its slot.
     async fn make_room(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             let turn = self.turns.clone().acquire_owned();
@@ -182,8 +184,8 @@ impl Connections {
         Eviction::Done
     }
 
-    /// Puts connections that were ended on record: the first at once, then at most one line a minute
-    /// with the count.
+    /// Records the connections that were ended: the first at once, then at most one line a minute
+    /// with their count.
     pub(in crate::proxy) async fn report_evictions(self: Arc<Self>, gate: Arc<Gate>) {
         let draining = &gate.draining;
         while !draining.is_cancelled() {
@@ -212,7 +214,7 @@ impl Connections {
 }
 
 impl Table {
-    /// Removes a waiting connection; `false` where it was ended before.
+    /// Removes a waiting connection; `false` if it had been ended before.
     fn remove(&mut self, network: IpAddr, step: u64) -> bool {
         let Some(seats) = self.waiting.get_mut(&network) else {
             return false;
@@ -226,7 +228,7 @@ impl Table {
 }
 
 impl Waiting {
-    /// The task to end; `None` where its client has not had time to send a request.
+    /// The task to end; `None` if the client has not had time to send a request.
     fn task_to_end(&self, now: Instant) -> Option<&AbortHandle> {
         let is_old = now.saturating_duration_since(self.since) >= MIN_WAITING_AGE;
         let is_served = self.seat.is_served.load(Ordering::Acquire);
@@ -235,7 +237,7 @@ impl Waiting {
 }
 
 impl Turn {
-    /// The connection of this turn, for the task that serves it.
+    /// The connection of this admission, for its task.
     pub(in crate::proxy) fn seat(&self) -> Arc<Seat> {
         self.seat.clone()
     }
@@ -252,17 +254,17 @@ impl Drop for Turn {
 }
 
 impl Seat {
-    /// Notes the task that serves the connection: ending the connection aborts that task.
+    /// Sets the task that serves the connection: ending the connection aborts that task.
     pub(in crate::proxy) fn set_task(&self, task: AbortHandle) {
         let _ = self.task.set(task);
     }
 
-    /// Notes that the task of the connection runs.
+    /// Marks the task of the connection as running.
     pub(in crate::proxy) fn set_served(&self) {
         self.is_served.store(true, Ordering::Release);
     }
 
-    /// Counts the connection for another client: the one that a balancer names.
+    /// Counts the connection for another client, named by a balancer.
     pub(in crate::proxy) fn set_client(self: &Arc<Self>, client: IpAddr) {
         let mut state = self.state();
         let is_waiting = self.connections.table().remove(state.network, state.step);
@@ -272,7 +274,8 @@ impl Seat {
         }
     }
 
-    /// Begins a request: from here on the connection cannot be ended. `None` where it was ended.
+    /// Begins a request: the connection cannot be ended during it. `None` if the connection was
+    /// ended.
     pub(in crate::proxy) fn begin_request(self: &Arc<Self>) -> Option<Busy> {
         let mut state = self.state();
         if state.busy == 0 && !self.connections.table().remove(state.network, state.step) {

@@ -1,4 +1,5 @@
-//! One client connection: request after request, until a tunnel takes it over or it ends.
+//! One client connection: request after request, until a tunnel takes it over or the connection
+//! ends.
 
 pub(super) mod client;
 pub(super) mod rates;
@@ -37,8 +38,8 @@ use client::ClientStream;
 use rates::ConnectionRates;
 use timer::Timer;
 
-/// How long, and how many bytes of, a refused client's remaining words are listened to, so that it
-/// can read the answer before the connection is reset.
+/// The limits in time and bytes for draining a refused client's input, so that the client can read
+/// the answer before the connection is reset.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -46,52 +47,53 @@ const LINGER_BYTES: usize = 256 * 1024;
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) stream: ClientStream,
-    /// What was read and not yet used; empty, and without memory, while the connection rests.
+    /// Bytes that were read and not yet used; empty, and without memory, while the connection is
+    /// idle.
     pub(super) buffer: BytesMut,
     pub(super) origin: Origin,
     known: Option<Box<Remembered>>,
-    /// Where a captured client wanted to go.
+    /// The target of a captured client.
     pub(super) captured: Option<Target>,
-    /// The tunnel that it is inside of.
+    /// The tunnel that contains the connection.
     pub(super) inside: Option<Arc<Inside>>,
-    /// Whether a request came on it before.
+    /// Whether a request was read before.
     asked: bool,
-    /// How often its caller may do what costs others something.
+    /// The rate limits of its caller.
     pub(super) rates: Option<ConnectionRates>,
-    /// For its waits, one after the other.
+    /// The timer for its waits, one after the other.
     pub(super) timer: Timer,
-    /// Ends when its requests are to end, once it has waited for one.
+    /// Completes when the connection has to end; set at its first wait.
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-/// Where a connection comes from, and by what.
+/// The origin of a connection.
 #[derive(Clone)]
 pub(super) struct Origin {
-    /// What the connection itself shows of its client.
+    /// The evidence of the connection.
     pub(super) channel: Arc<Channel>,
-    /// Which listener it came by.
+    /// The index of its listener.
     pub(super) listener: usize,
-    /// Its turn among the connections.
+    /// Its place among the connections.
     pub(super) seat: Arc<Seat>,
 }
 
-/// The caller of the last request, for the next one that presents the same.
+/// The caller of the last request, reused for a request with the same credential.
 struct Remembered {
     generation: u64,
     authorization: Option<Bytes>,
     known: Known,
 }
 
-/// A head that was read, or why it is none.
+/// A request head, or the reason why none could be read.
 pub(super) type HeadRead = Result<RequestHead, HeadError>;
 
-/// What the next request is.
+/// The next event of a connection.
 enum Next {
-    /// The client is done, or never began.
+    /// The client closed, or sent nothing.
     End,
     /// No request could be read.
     Malformed(HeadError),
-    /// A whole head.
+    /// A whole request head.
     Request(Box<RequestHead>),
 }
 
@@ -121,10 +123,10 @@ impl Connection {
         }
     }
 
-    /// Answers requests until the connection ends; a tunnel that opened is handed back, so that
-    /// what it took to open one is not kept while it rests.
+    /// Answers requests until the connection ends. Returns a tunnel that the client opened, so that
+    /// the memory for opening it is released while the tunnel is idle.
     ///
-    /// A stream of HTTP/2 comes with its head `read`.
+    /// An HTTP/2 stream passes its head as `read`.
     pub(super) async fn serve(mut self, read: Option<HeadRead>) -> Option<Box<Tunnel>> {
         let mut read = read.map(Next::from);
         loop {
@@ -158,12 +160,12 @@ impl Connection {
         }
     }
 
-    /// The running whole.
+    /// The gate.
     pub(super) fn gate(&self) -> &Arc<Gate> {
         &self.shared.gate
     }
 
-    /// Gives up what only further requests need, before the connection becomes a tunnel.
+    /// Releases the state for further requests, before the connection becomes a tunnel.
     pub(super) fn release_caller(&mut self) {
         self.known = None;
         self.rates = None;
@@ -171,8 +173,8 @@ impl Connection {
         self.ending = None;
     }
 
-    /// Gives up what was read and not used: an empty rest would still hold the memory of the head
-    /// that it was read with.
+    /// Takes the bytes that were read and not used. An empty buffer is released, because it would
+    /// hold the memory of the head.
     pub(super) fn early(&mut self) -> Bytes {
         let early = std::mem::take(&mut self.buffer);
         if early.is_empty() {
@@ -182,13 +184,14 @@ impl Connection {
         }
     }
 
-    /// Reads the next head, within its bounds.
+    /// Reads the next head, within its limits.
     async fn next(&mut self) -> Next {
         let snapshot = self.gate().snapshot.load_full();
         let limits = &snapshot.limits;
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
-            // A client that never asked anything gets less patience than one that may ask again.
+            // A client without an earlier request gets less time than one that may send another
+            // request.
             let longest = if self.asked {
                 limits.keep_alive
             } else {
@@ -208,7 +211,7 @@ impl Connection {
             .unwrap_or(Next::End)
     }
 
-    /// Waits without a buffer until the client sends a byte; `false` where it does not.
+    /// Waits without a buffer until the client sends a byte; `false` if it does not.
     async fn wakes(&mut self, longest: Duration) -> bool {
         let token = match &self.inside {
             Some(inside) => &inside.ending,
@@ -246,12 +249,12 @@ impl Connection {
         }
     }
 
-    /// Begins a flow, or answers that it cannot be recorded. `None` also where the connection was
-    /// ended to make room for another one.
+    /// Begins a flow, or answers that the flow cannot be recorded. `None` also if the connection
+    /// was ended to make room for another one.
     pub(super) async fn begin(&mut self, kind: FlowKind) -> Option<Flow> {
         let busy = self.origin.seat.begin_request()?;
         let client = match self.captured {
-            // In a jail every address is local: what a socket there is bound to says nothing.
+            // In a jail every address is local, so the address of the socket has no meaning.
             Some(_) => Ipv4Addr::LOCALHOST.into(),
             None => self.origin.channel.peer.ip(),
         };
@@ -259,7 +262,7 @@ impl Connection {
             Ok(mut flow) => {
                 flow.busy = Some(busy);
                 if self.captured.is_some() {
-                    // No request was read in either protocol.
+                    // No request was read in HTTP or CONNECT.
                     flow.facts.protocol = Some("captured");
                 }
                 if let Some(inside) = &self.inside {
@@ -277,21 +280,21 @@ impl Connection {
         }
     }
 
-    /// Identifies the caller and notes it in the flow.
+    /// Identifies the caller and sets it in the flow.
     pub(super) async fn identify(
         &mut self,
         flow: &mut Flow,
         head: &RequestHead,
     ) -> Result<Known, Refusal> {
         let known = self.identify_by(flow, head.proxy_authorization()).await?;
-        // Behind a CONNECT no request follows.
+        // No request follows a CONNECT.
         if head.method != Method::Connect {
             self.remember(flow, head.proxy_authorization(), &known);
         }
         Ok(known)
     }
 
-    /// As [`Connection::identify`], by a credential or by none; nothing is remembered.
+    /// Like [`Connection::identify`], with an optional credential; the caller is not remembered.
     pub(super) async fn identify_by(
         &mut self,
         flow: &mut Flow,
@@ -309,7 +312,7 @@ impl Connection {
         Ok(known)
     }
 
-    /// Verified once for a connection that keeps presenting the same.
+    /// Verifies a credential, once for a connection that presents the same credential again.
     async fn known_as(
         &mut self,
         snapshot: &Snapshot,
@@ -324,12 +327,12 @@ impl Connection {
         {
             return Ok(last.known.clone());
         }
-        // A credential that fails leaves nothing behind: the next request starts from nothing.
+        // After a failed credential, no earlier caller is remembered.
         self.known = None;
         let epoch = snapshot.identity.sessions().epoch();
         let listener = self.listener(snapshot);
         let presented = if let Some(inside) = &self.inside {
-            // Who asked for the tunnel asks for all that is inside.
+            // The caller of the tunnel is the caller of all requests inside.
             inside.presented.clone()
         } else {
             let identity = &snapshot.identity;
@@ -358,7 +361,7 @@ impl Connection {
         }));
     }
 
-    /// What the listener says of its callers in a generation.
+    /// The configuration of the listener in a generation.
     fn listener(&self, snapshot: &Snapshot) -> Arc<Listener> {
         let bound = self.shared.listeners.get(self.origin.listener);
         snapshot.listener(bound.unwrap_or(&self.shared.unknown))
@@ -374,7 +377,7 @@ impl Connection {
         self.linger().await;
     }
 
-    /// Refuses a flow and answers the client; `false` where the client did not take the whole answer.
+    /// Refuses a flow and answers the client; `false` if the client did not take the whole answer.
     pub(super) async fn refuse(
         &mut self,
         flow: &mut Flow,
@@ -405,16 +408,16 @@ impl Connection {
         matches!(written, Ok(Ok(())))
     }
 
-    /// Writes to the client, as far as its socket.
+    /// Writes to the client and flushes.
     pub(super) async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
 
-    /// Ends our side and lets the client finish reading: what it still sends is thrown away
-    /// unread (RFC 9931), within bounds.
+    /// Closes the write side and lets the client finish reading: its further bytes are discarded
+    /// (RFC 9931), within limits.
     ///
-    /// The one deadline covers our end as well: a client of TLS that does not read takes no alert.
+    /// The deadline covers the close as well: a TLS client that does not read takes no alert.
     pub(super) async fn linger(&mut self) {
         self.buffer = BytesMut::new();
         let _ = tokio::time::timeout(LINGER, async {

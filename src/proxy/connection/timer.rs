@@ -1,4 +1,4 @@
-//! The timer of a connection, for one wait after the other.
+//! The timer of a connection, reused for one wait after the other.
 
 use std::pin::Pin;
 use std::time::Instant;
@@ -7,9 +7,9 @@ use tokio::time::{Sleep, sleep_until};
 
 /// A timer that stays set from one wait to the next.
 ///
-/// A connection waits many times, and nearly every wait ends long before its time is up. The runtime's
-/// timer is therefore set to the earliest time asked for and left alone; where it fires before the time
-/// that is waited for now, it is set again.
+/// A connection waits many times, and nearly every wait ends long before its deadline. The
+/// runtime's timer is therefore set to the earliest deadline and left unchanged; if it fires before
+/// the deadline of the present wait, it is set again.
 #[derive(Default)]
 pub(in crate::proxy) struct Timer(Option<Pin<Box<Sleep>>>);
 

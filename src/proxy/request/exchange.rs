@@ -1,8 +1,7 @@
-//! One request to its origin and its answer back, both at the same time.
+//! The exchange of one request and its answer with the origin, both at the same time.
 //!
-//! What goes on is written anew from what was understood: the target that was judged is the one in
-//! `Host`, the path that was judged is the one that is sent. An origin may answer before it has
-//! read everything.
+//! The gate writes the request anew from its parsed value: `Host` is the decided target, and the
+//! path is the decided path. An origin may answer before it has read the whole request.
 
 use std::io;
 use std::pin::pin;
@@ -36,37 +35,37 @@ use super::route::{Route, Way, tls_failed};
 use super::tools::Tools;
 use super::upload::Upload;
 
-/// How long a client that closed its side is answered while nothing moves: it may be gone.
+/// How long an idle client that closed its write side is still answered: it may be gone.
 const HALF_CLOSED: Duration = Duration::from_mins(1);
 
-/// One request on its way.
+/// One request being exchanged.
 pub(super) struct Exchange<'a> {
     pub(in crate::proxy) head: &'a RequestHead,
     pub(in crate::proxy) url: &'a Url,
     pub(in crate::proxy) upgrade: bool,
-    /// What of an MCP server's tools is shown.
+    /// Reduces the tool list of an MCP server.
     pub(in crate::proxy) tools: Option<Tools>,
     pub(in crate::proxy) open: Arc<OpenFlow>,
     pub(in crate::proxy) clock: Clock,
     pub(in crate::proxy) began: Instant,
 }
 
-/// Why an exchange did not come to an end of its own.
+/// The reason why an exchange failed before its answer.
 pub(super) enum Broken {
-    /// Nothing was sent to the client yet: it can be told.
+    /// No byte was sent to the client yet: the client can be answered.
     Before(Refusal),
-    /// The parent does not know us, and there is another credential by now: worth another try.
+    /// The parent rejected the credential, and there is another credential now: try again.
     Unknown,
-    /// The kept connection turned out to be closed before anything came, and all of the request is
-    /// still here: worth another try.
+    /// The kept connection proved closed before any answer, and the whole request is still
+    /// available: try again.
     Stale,
 }
 
-/// How far a request went.
+/// How much of a request was sent.
 pub(super) struct Progress {
-    /// Whether any of it was handed to the connection to its origin.
+    /// Whether any part was handed to the upstream connection.
     begun: AtomicBool,
-    /// Whether all of it was.
+    /// Whether the whole request was.
     whole: AtomicBool,
 }
 
@@ -81,7 +80,7 @@ impl Progress {
 }
 
 impl Exchange<'_> {
-    /// Sends the request and passes the answer on, both at the same time.
+    /// Sends the request and forwards the answer, both at the same time.
     pub(in crate::proxy) async fn run(
         &self,
         connection: &mut Connection,
@@ -100,11 +99,11 @@ impl Exchange<'_> {
             ..
         } = connection;
         let (from_client, mut to_client) = stream.split();
-        // Only what goes over a connection that was there before may have to be sent again.
+        // Only a request over a reused connection may have to be sent again.
         let keep = route.reused && !self.head.body.is_empty();
         let mut upload = Upload::new(from_client, early, keep);
         let progress = Progress {
-            // The head of a stream of HTTP/2 was sent before.
+            // The head of an HTTP/2 stream was sent before.
             begun: matches!(route.stream, OriginStream::Http2(_)).into(),
             whole: false.into(),
         };
@@ -158,7 +157,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits until no byte has been counted for `idle`, give or take a quarter.
+    /// Waits until no byte has been counted for `idle`, with a tolerance of a quarter.
     async fn silence(&self, timer: &mut Timer, idle: Duration) {
         let mut silence = Silence::since(&self.open.bytes);
         while !silence.lasts(&self.open.bytes) {
@@ -166,9 +165,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether a request is sent once more that was not answered: where its origin has not looked
-    /// at it, or may do it twice (RFC 9110 section 9.2.2), and its body is still here. What was
-    /// read of the body goes back in front of what follows.
+    /// Whether an unanswered request can be sent again: the origin has not processed it, or may
+    /// process it twice (RFC 9110 section 9.2.2), and its body is still available. Puts the read
+    /// part of the body back before the rest.
     fn may_go_again(
         &self,
         untouched: bool,
@@ -184,7 +183,7 @@ impl Exchange<'_> {
         Some(Broken::Stale)
     }
 
-    /// Whether a request can be sent again after its parent refused our credential.
+    /// The result after a parent rejected the credential: whether the request can be sent again.
     async fn unknown(&self, through: Option<&Through>) -> Broken {
         let again = self.head.body.is_empty() && is_idempotent(&self.head.method);
         match through {
@@ -193,7 +192,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Moves bytes both ways: the connection speaks another protocol now.
+    /// Moves bytes both ways after an upgrade.
     async fn upgraded(
         &self,
         connection: &mut Connection,
@@ -234,9 +233,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// What an exchange that broke off means to the record and the client.
+    /// Sets the end of a failed exchange in the flow, and returns the consequence for the client.
     ///
-    /// `waited`: whether it was the client that did not go on.
+    /// `waited`: whether the gate waited for the client.
     fn broken(
         &self,
         flow: &mut Flow,
@@ -245,8 +244,8 @@ impl Exchange<'_> {
         waited: bool,
     ) -> Result<After, Broken> {
         let told = answer.status.is_some();
-        // A length or chunks tell the client that something is missing; the end of the connection
-        // would not. A stream has a way to say it, and its end says that nothing is missing.
+        // A length or chunks show the client that a part is missing; the end of the connection does
+        // not. An HTTP/2 stream is reset, because its end would mean that the answer is complete.
         let after = if answer.until_close || self.head.version == Version::Http2 {
             After::Abort
         } else {
@@ -289,8 +288,8 @@ impl Exchange<'_> {
         Ok(after)
     }
 
-    /// Sends the request, then looks after the client while the origin answers; ends only where
-    /// the client is to blame.
+    /// Sends the request, then watches the client while the origin answers; returns only for an
+    /// error of the client.
     async fn send(
         &self,
         from: &mut Upload<'_>,
@@ -301,19 +300,19 @@ impl Exchange<'_> {
     ) -> BodyError {
         match self.send_all(from, early, to, via, progress).await {
             Ok(()) => progress.whole.store(true, Ordering::Relaxed),
-            // The origin stopped reading: it may still say why.
+            // The origin stopped reading: it may still answer.
             Err(error) if blames_origin(&error) => {}
             Err(error) => return error,
         }
         BodyError::Read(self.gone(from, early).await)
     }
 
-    /// Waits until the client is gone. One that closed its side may still read the answer (RFC 9112
-    /// section 9.6), but holds its place no longer than that is likely.
+    /// Waits until the client is gone. A client that closed its write side may still read the
+    /// answer (RFC 9112 section 9.6); it counts as gone after [`HALF_CLOSED`] without progress.
     async fn gone(&self, from: &mut Upload<'_>, early: &mut BytesMut) -> io::Error {
         match from.watch(early).await {
             Ok(0) => {}
-            // It says more already: it is there.
+            // The client sent more bytes, so it is still there.
             Ok(_) => return std::future::pending().await,
             Err(error) => return error,
         }
@@ -339,7 +338,7 @@ impl Exchange<'_> {
         progress.begun.store(true, Ordering::Relaxed);
         self.open.bytes.out.spend(self.head.size());
         if self.head.extended {
-            // The head went in a frame; what follows waits until the origin has agreed.
+            // The head was sent in a frame; further bytes wait until the origin accepts.
             return Ok(());
         }
         let framed = matches!(to, OriginWrite::Http2(_));
@@ -362,14 +361,14 @@ impl Exchange<'_> {
         copy_body(from, early, to, passage, &self.open.bytes.out).await
     }
 
-    /// The head as HTTP/1 writes it for the origin.
+    /// Encodes the head in HTTP/1 for the origin.
     fn written(&self, (via, through): (&str, Option<&Through>)) -> BytesMut {
         let mut out = BytesMut::new();
         encode_request(self.head, self.onward(via, through), &mut out);
         out
     }
 
-    /// Where the request goes, and what is said of its way.
+    /// The target of the request, and its `Via`.
     pub(super) fn onward<'s>(&'s self, via: &'s str, through: Option<&'s Through>) -> Onward<'s> {
         Onward {
             target: &self.url.target,
@@ -390,8 +389,8 @@ enum Ended {
     Unsent(BodyError),
 }
 
-/// Whether the origin takes the credentials for those of the connection (RFC 4559 section 6): what
-/// follows on it would be taken for the same caller's.
+/// Whether the credentials authenticate the connection instead of the request (RFC 4559 section 6):
+/// the origin would treat later requests on it as the same caller's.
 fn binds_connection(head: &RequestHead) -> bool {
     head.fields
         .iter()
@@ -427,7 +426,7 @@ pub(super) fn silent_origin() -> Refusal {
     Refusal::because(Code::BadResponse, detail).exactly("response_missing")
 }
 
-/// A client that does not go on with the body that it announced.
+/// The refusal of a client that does not send the announced body.
 fn stalled_client() -> Refusal {
     Refusal::malformed(408, "the body does not come in time").exactly("request_timeout")
 }

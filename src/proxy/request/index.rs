@@ -1,5 +1,5 @@
-//! The gate's own fetch of a registry's index: a flow of the caller `tidegate`, judged by what the
-//! caller of the request may do, and on record before anything is dialled.
+//! The gate's own fetch of a registry's index: a flow of the caller `tidegate`, decided with the
+//! rights of the request's caller, and recorded before the dial.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -23,28 +23,28 @@ use crate::tls::Alpn;
 
 use super::route::{secure, tls_key, tls_port};
 
-/// The longest document, in bytes: those of some packages of npm are that long.
+/// The longest document, in bytes: for some packages of npm it is that long.
 const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
-/// Who asks, as records say it.
+/// The caller of these flows in the records.
 const USER: &str = "tidegate";
 const CHANNEL: &str = "gate";
 
-/// The document of a registry, as it is asked for.
+/// A registry document to fetch.
 pub(super) struct Index<'a> {
-    /// Whose request it is for.
+    /// The caller of the request.
     pub(in crate::proxy) known: &'a Known,
     pub(super) listing: &'a Listing,
     pub(in crate::proxy) tls: bool,
-    /// What asking for it does.
+    /// The facts of the fetch.
     pub(in crate::proxy) deed: RequestFacts,
-    /// The credential of the request.
+    /// The credential of the request, if it is used.
     pub(in crate::proxy) authorization: Option<&'a [u8]>,
 }
 
-/// Why a registry does not say how old a version is.
+/// The reason why the age of a version is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Untold {
-    /// The registry answers with a status that a registry has for callers without a credential.
+    /// The registry answers with a status for callers without a credential.
     #[error("its server answers {0}")]
     NotToAnyone(StatusCode),
     #[error(transparent)]
@@ -68,7 +68,7 @@ impl Index<'_> {
         }
     }
 
-    /// Whether the caller of the request may ask for it; nothing is noted.
+    /// Whether the caller of the request may fetch the document; records nothing.
     pub(in crate::proxy) fn would_pass(&self, flow: &Flow) -> bool {
         flow.would_pass(self.known, &self.listing.target, self.attempt())
     }
@@ -81,7 +81,7 @@ impl Index<'_> {
         })
     }
 
-    /// Asks, in a flow of its own.
+    /// Fetches the document, in a flow of its own.
     pub(in crate::proxy) async fn ask(
         &self,
         flow: &Flow,
@@ -106,7 +106,7 @@ impl Index<'_> {
         content::published(&document.body, &self.listing.place).ok_or(Untold::Unsaid)
     }
 
-    /// A flow of the gate itself, for the flow of a caller.
+    /// Begins a flow of the gate itself, for the flow of a caller.
     async fn begin(&self, flow: &Flow) -> Result<Flow, Untold> {
         let client = flow.facts.client_address;
         let client = client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -129,7 +129,7 @@ impl Index<'_> {
         Ok(own)
     }
 
-    /// Judges, resolves, writes the decision, dials, asks: in this order.
+    /// Decides, resolves, writes the decision, dials, and fetches, in this order.
     async fn fetch(&self, own: &mut Flow) -> Result<Result<Document, Untold>, Refusal> {
         let target = &self.listing.target;
         let decision = own.judge_attempt(self.known, target, self.attempt())?;
@@ -203,7 +203,7 @@ impl Index<'_> {
             }
         }
         document.map_err(|error| match error {
-            // What registries say to callers who show no credential, or the wrong one.
+            // Statuses of registries for a missing or wrong credential.
             DocumentError::Status(
                 status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND),
             ) => Untold::NotToAnyone(status),

@@ -1,6 +1,6 @@
-//! What a request does, and whether it may: by its head, then by its body where only that tells.
+//! Decides a request by its head, and by its body if the policy needs the body.
 //!
-//! A request that does several things is judged for each of them, and passes if all pass.
+//! A request with several facts is decided for each of them, and passes if all pass.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use super::credentials;
 use super::peek::Peek;
 use super::said;
 
-/// What is read of a body that has to be judged, in bytes; of a request to a model more is looked
-/// at, since nothing depends on it.
+/// The bytes read of a body that the policy needs. For a request to a model the limit is higher,
+/// because no decision depends on that body.
 const MOST: usize = 1024 * 1024;
 const MOST_OF_MODEL: usize = 8 * 1024 * 1024;
-/// What is read of a body that may still turn out to be a message of MCP.
+/// The bytes read of a body that may be an MCP message.
 const MAX_UNDECIDED_SIZE: usize = 8 * 1024 * 1024;
-/// The error of JSON-RPC for what the policy refuses, from the range for servers.
+/// The JSON-RPC error code of a refusal, from the range for servers.
 const REFUSED: i64 = -32043;
-/// Fields that say how a body is to be read: of two, the next reader might take the other.
+/// Fields that determine how a body is read: of two values, the origin might use the other.
 const ONCE: [&str; 6] = [
     "destination",
     "content-type",
@@ -39,22 +39,22 @@ const ONCE: [&str; 6] = [
     "mcp-name",
     "mcp-protocol-version",
 ];
-/// Fields besides that say what a request does or who asks.
+/// Further fields on which the decision or the caller depends.
 const ALSO_JUDGED: [&str; 4] = ["authorization", "cookie", "git-protocol", "mcp-session-id"];
-/// How long all of a body that has to be judged may take, whatever its pieces do.
+/// The time limit for the whole body of a request to decide, however steadily it arrives.
 const LONGEST: Duration = Duration::from_mins(5);
-/// What is read of a body without asking for room.
+/// The bytes of a body that are read without reserving memory.
 const FREE: usize = 64 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// A request that is being judged.
+/// A request during its decision.
 struct Request<'r> {
     known: &'r Known,
     url: &'r Url,
     head: &'r mut RequestHead,
 }
 
-/// Judges a request; what it asked is kept to be judged again.
+/// Decides a request; returns the decision and the attempt, kept for later decisions.
 pub(in crate::proxy) async fn request(
     connection: &mut Connection,
     flow: &mut Flow,
@@ -96,8 +96,8 @@ impl Request<'_> {
         self.look_for_mcp(connection, flow, &mut deed, &mut peek)
             .await?;
         let deed = Arc::new(deed);
-        // A message of MCP is read before it is refused: the record names the tool, and the agent
-        // gets an answer that it can read.
+        // An MCP message is read before it is refused: the record then names the tool, and the
+        // agent gets an answer that it can read.
         if deed.body != Some(Body::Mcp) {
             let decision = self.judge(connection, flow, &deed).await?;
             self.may_go_on_to(flow)?;
@@ -129,8 +129,8 @@ impl Request<'_> {
         Ok((decision, self.asked(deed)))
     }
 
-    /// Refuses what the origin could take for another request than the one that is judged: two
-    /// types or codings, or another method in the query of a service whose requests are read.
+    /// Refuses requests that the origin could read differently: two types or codings, or another
+    /// method in the query of a service whose requests are read.
     fn is_one_request(&self, flow: &Flow) -> Result<(), Refusal> {
         if let Some(name) = self.twice() {
             let detail = format!("the field {name} comes twice");
@@ -156,8 +156,8 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// A request that copies or moves says in a field where to (RFC 4918 section 10.3): there it has to
-    /// pass as well.
+    /// Checks the destination of a COPY or MOVE, in its `Destination` field (RFC 4918 section
+    /// 10.3): the policy must allow it as well.
     fn may_go_on_to(&self, flow: &Flow) -> Result<(), Refusal> {
         if !matches!(self.method(), "COPY" | "MOVE") {
             return Ok(());
@@ -191,7 +191,7 @@ impl Request<'_> {
         Err(Refusal::because(Code::NotAllowed, detail))
     }
 
-    /// The value of the first field of that name.
+    /// The value of the first field with this name.
     fn first(&self, name: &str) -> Option<&[u8]> {
         let mut fields = self.head.fields.iter();
         let found = fields.find(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
@@ -219,14 +219,14 @@ impl Request<'_> {
                 20 if is("mcp-protocol-version") => &mut fields.mcp_protocol_version,
                 _ => continue,
             };
-            // The first of several.
+            // The first of several fields counts.
             slot.get_or_insert(field.value);
         }
         fields
     }
 
-    /// A field that may come once and comes more often, or in a spelling that only some read
-    /// (`_` and `.` for `-`, as CGI and its heirs do).
+    /// A field that must occur once and occurs twice, or in a spelling that only some servers
+    /// accept (`_` and `.` for `-`, as in CGI).
     fn twice(&self) -> Option<&'static str> {
         let mut seen = [false; ONCE.len()];
         for field in self.head.fields.iter() {
@@ -243,8 +243,8 @@ impl Request<'_> {
         None
     }
 
-    /// A field by which the request is judged and which ends at the gate, because `Connection` names
-    /// it (RFC 9110 section 7.6.1): the origin would read another request.
+    /// A field on which the decision depends, but which `Connection` names (RFC 9110 section
+    /// 7.6.1): the gate removes it, so the origin would read another request.
     fn taken_away(&self) -> Option<String> {
         let fields = &self.head.fields;
         if !fields.connection_names_fields() {
@@ -260,7 +260,7 @@ impl Request<'_> {
         judged.find(|name| fields.connection_has(name))
     }
 
-    /// The hashes of the credentials that it presents, where a rule asks for them.
+    /// The hashes of the request's credentials, if a rule names credentials.
     fn credentials(&self, flow: &Flow) -> Result<Vec<Box<str>>, Refusal> {
         match &flow.snapshot().credentials {
             Some(key) => credentials::of(self.head, &self.url.path, key),
@@ -276,7 +276,7 @@ impl Request<'_> {
         deed: &mut RequestFacts,
         peek: &mut Peek,
     ) -> Result<(), Refusal> {
-        // The path of a fetch or of Git LFS does not show what the server does with the body.
+        // The path of a Git fetch or of Git LFS does not show how the server uses the body.
         let git = matches!(
             deed.body,
             Some(Body::GitFetch | Body::LfsBatch | Body::LfsVerify)
@@ -293,7 +293,7 @@ impl Request<'_> {
             Suspicion::No => false,
             Suspicion::Headers => true,
             Suspicion::Body => {
-                // Who may not do this at all is not listened to.
+                // The body of a caller without access is not read.
                 if !flow.would_pass(self.known, &self.url.target, self.attempt(deed)) {
                     return Ok(());
                 }
@@ -314,7 +314,7 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// Whether the body has a message of MCP in it, as far as that is read.
+    /// Whether the body contains an MCP message, as far as the body is read.
     async fn recognise(
         &mut self,
         connection: &mut Connection,
@@ -324,7 +324,8 @@ impl Request<'_> {
         if !content::mcp::is_readable(&self.fields()) {
             return Ok(Recognised::Undecided);
         }
-        // Blanks and a mark are no beginning: what they lead to is waited for.
+        // Blanks and a byte order mark are skipped: the gate waits for the first character after
+        // them.
         let mut passed = 0;
         let begins = loop {
             match content::mcp::may_begin(&self.fields(), &peek.content, &mut passed) {
@@ -334,7 +335,7 @@ impl Request<'_> {
                 Some(begins) => break begins,
             }
         };
-        // What does not begin as JSON may be a stream that waits for an answer.
+        // A body that does not begin as JSON may be a stream that waits for an answer.
         if !begins {
             return Ok(Recognised::No);
         }
@@ -348,8 +349,8 @@ impl Request<'_> {
         Ok(Recognised::Undecided)
     }
 
-    /// Refuses a body that may be a message of MCP and cannot be read to its end, where such a
-    /// message would not pass. A request that the service of its host describes is none.
+    /// Refuses a body that may be an MCP message and cannot be read to its end, if the policy would
+    /// refuse such a message. A request that the service of its host describes is no MCP message.
     fn may_be_mcp(&self, flow: &Flow, deed: &RequestFacts) -> Result<(), Refusal> {
         let operation = deed.operation.as_deref();
         if deed.service.is_some() && operation.is_some_and(|operation| operation != "other") {
@@ -370,7 +371,7 @@ impl Request<'_> {
         Err(Refusal::because(Code::BadRequest, detail))
     }
 
-    /// Decides one fact of a request and notes the decision in the flow.
+    /// Decides one fact of a request and sets the decision in the flow.
     async fn judge(
         &self,
         connection: &Connection,
@@ -413,7 +414,7 @@ impl Request<'_> {
         }
     }
 
-    /// A refusal as the client of an MCP server reads it, where it waits for an answer.
+    /// A refusal in the form of an MCP answer, if the client waits for one.
     fn answer(&self, flow: &Flow, refusal: Refusal, message: &[u8]) -> Refusal {
         let is_mcp = flow
             .facts
@@ -423,7 +424,8 @@ impl Request<'_> {
         let fields = self.fields();
         let accept = fields.accept.unwrap_or_default().to_ascii_lowercase();
         let takes = |kind: &[u8]| accept.windows(kind.len()).any(|part| part == kind);
-        // The older transport answers elsewhere: there only the status is seen.
+        // In the older transport the answer uses another connection: the client sees only the
+        // status.
         let waits = takes(b"application/json") && takes(b"text/event-stream");
         if !is_mcp || !waits {
             return refusal;
@@ -435,7 +437,7 @@ impl Request<'_> {
         }
     }
 
-    /// Reads the body as far as it takes to tell what it does.
+    /// Reads as much of the body as its facts need.
     async fn read(
         &mut self,
         connection: &mut Connection,
@@ -444,7 +446,7 @@ impl Request<'_> {
         peek: &mut Peek,
     ) -> Result<Vec<RequestFacts>, Refusal> {
         if deed.body == Some(Body::Model) {
-            // Nothing depends on it: where there is no room, it passes without a look.
+            // No decision depends on this body: if the memory is exhausted, the body passes unread.
             let filled = self.fill(connection, flow, peek, MOST_OF_MODEL).await;
             match filled {
                 Err(refusal) if refusal.code != Code::TooManyFlows => return Err(refusal),
@@ -452,7 +454,7 @@ impl Request<'_> {
             }
             said::of_model(&peek.content, flow);
         }
-        // A body that comes in small pieces is not read from its beginning for each of them.
+        // A body in small pieces is not parsed again from its beginning for each piece.
         let mut next = 0;
         loop {
             let (content, ended) = (&peek.content, peek.ended);
@@ -474,7 +476,7 @@ impl Request<'_> {
         }
     }
 
-    /// Reads until the end, or until there is more than `most`.
+    /// Reads until the end, or until the content is longer than `most`.
     async fn fill(
         &mut self,
         connection: &mut Connection,
@@ -502,14 +504,16 @@ impl Request<'_> {
             return Err(Refusal::because(Code::TooManyFlows, detail));
         }
         if std::mem::take(&mut self.head.expect_continue) {
-            // The origin is not asked: it will be sent the body that was judged.
+            // The gate answers instead of the origin, to which it sends the body after the
+            // decision.
             let said = async {
                 connection.stream.write_all(CONTINUE).await?;
                 connection.stream.flush().await
             };
             said.await.map_err(|_| Refusal::from(Code::BadRequest))?;
         }
-        // Not kept meanwhile: clients that begin bodies and fall silent would take every turn.
+        // The connection may be ended meanwhile: otherwise clients with unfinished bodies could use
+        // up the limit of connections.
         flow.wait_for_client();
         let read = peek.more(connection).await;
         flow.resume()?;
@@ -521,7 +525,7 @@ fn is_named(spelt: &[u8], name: &str) -> bool {
     spelt.eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// As [`is_named`], for readers that take `_` and `.` for `-`.
+/// Like [`is_named`], for servers that treat `_` and `.` as `-`.
 fn is_alike(spelt: &[u8], name: &str) -> bool {
     let plain = |byte: u8| if b"._".contains(&byte) { b'-' } else { byte };
     let same = |(spelt, name): (&u8, u8)| plain(*spelt).eq_ignore_ascii_case(&name);

@@ -1,5 +1,5 @@
-//! One request, judged, sent on, answered: plain HTTP in absolute form, or one inside a tunnel that
-//! is inspected.
+//! One request, decided, forwarded and answered: plain HTTP in absolute form, or a request inside
+//! an inspected tunnel.
 
 pub(super) mod age;
 mod credentials;
@@ -33,18 +33,18 @@ use origin::OriginStream;
 use route::{Route, Way, tls_failed};
 use tools::Tools;
 
-/// What becomes of the client's connection.
+/// The state of the client's connection after a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum After {
-    /// Reset: the answer broke off, and must not look whole.
+    /// Reset: the answer broke off, and must not look complete.
     Abort,
-    /// Closed in order.
+    /// Closed orderly.
     Close,
-    /// The next request may come.
+    /// Ready for the next request.
     Keep,
 }
 
-/// Answers one request; says what becomes of the connection.
+/// Answers one request; returns the state of the connection.
 pub(super) async fn forward(connection: &mut Connection, mut head: RequestHead) -> After {
     let Some(mut flow) = connection.begin(FlowKind::Http).await else {
         return After::Close;
@@ -55,15 +55,15 @@ pub(super) async fn forward(connection: &mut Connection, mut head: RequestHead) 
             after
         }
         Err(refusal) => {
-            // A body that is not read would be taken for the next request, and so would bytes
-            // sent ahead into a tunnel that did not open (RFC 9931).
+            // An unread body would be parsed as the next request, and so would bytes sent early
+            // into a tunnel that did not open (RFC 9931).
             let ahead = head.method == Method::Connect || !head.body.is_empty();
             let keep = head.keep_alive && !ahead;
             let head_only = head.method == Method::Head;
             let told = connection
                 .refuse(&mut flow, &refusal, !keep, head_only)
                 .await;
-            // Behind part of an answer the next one would be read as the rest of it.
+            // After a partial answer, the client would read the next answer as the rest of it.
             if keep && told {
                 After::Keep
             } else {
@@ -122,7 +122,7 @@ async fn request(
     run(connection, flow, &exchange, &way, route).await
 }
 
-/// Runs the exchange, anew where the connection turned out to be closed already.
+/// Runs the exchange, again if the connection proved closed.
 async fn run(
     connection: &mut Connection,
     flow: &mut Flow,
@@ -151,7 +151,7 @@ async fn run(
     }
 }
 
-/// Sends the head where it goes in a frame of its own.
+/// Sends a head that needs a frame of its own.
 async fn begin(
     connection: &Connection,
     exchange: &Exchange<'_>,
@@ -179,13 +179,13 @@ async fn begin(
     })
 }
 
-/// The refusal where a new connection to the origin does not take what the first one offered.
+/// The refusal if a new connection to the origin accepts no WebSocket, although the first one did.
 fn no_sockets() -> Refusal {
     let detail = "the origin no longer takes WebSockets over HTTP/2";
     Refusal::because(Code::ConnectFailed, detail)
 }
 
-/// Where the request goes, and what its head says besides.
+/// Parses the target of the request, and checks the rest of its head.
 async fn aim(
     connection: &mut Connection,
     flow: &mut Flow,
@@ -198,7 +198,7 @@ async fn aim(
         crate::proxy::inspect::url(head, &inside.target)?
     } else if let Some(target) = connection.captured.clone() {
         flow.facts.tls_mode = Some(TlsMode::None);
-        // Whose it is and where it goes is known before a word of it was understood.
+        // Target and caller are set before the rest of the request is parsed.
         flow.aim(target.clone());
         connection.identify(flow, head).await?;
         crate::proxy::accept::capture::url(head, &target)?
@@ -206,8 +206,9 @@ async fn aim(
         flow.facts.tls_mode = Some(TlsMode::None);
         url(head)?
     };
-    // The target counts and Host is written anew from it (RFC 9112 section 3.2.2), but one that is
-    // no host at all is not a request (section 3.2). Inside a tunnel it was compared with the target.
+    // The target counts and `Host` is written anew from it (RFC 9112 section 3.2.2), but a request
+    // with an invalid `Host` is refused (section 3.2). Inside a tunnel, `Host` was compared with
+    // the target.
     let is_inside = connection.inside.is_some();
     let is_no_host = |host: &[u8]| {
         !is_inside && !repeats_authority(head, host) && Target::from_authority(host, 80).is_err()

@@ -1,4 +1,4 @@
-//! The answer to a request, on its way from the origin to the client.
+//! Forwards the answer to a request from the origin to the client.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -18,46 +18,46 @@ use crate::tls::TlsFailure;
 use super::exchange::{Exchange, Progress};
 use super::origin::OriginRead;
 
-/// Interim responses to one request: more than any honest origin sends.
+/// Interim responses to one request, at most: more than a normal origin sends.
 const MAX_INTERIM: usize = 64;
 
-/// What is known of an answer while it comes.
+/// The state of an answer while it arrives.
 #[derive(Default)]
 pub(in crate::proxy) struct Answer {
-    /// Set when the head was passed on, or is just about to be.
+    /// Set when the head was forwarded, or is about to be.
     pub(in crate::proxy) status: Option<u16>,
-    /// Whether it is a parent who answers: it asks us who we are, not the client.
+    /// Whether a parent answers: its 407 is for the gate, not for the client.
     pub(super) by_parent: bool,
-    /// Whether the client was told that the body lasts until the connection ends.
+    /// Whether the client reads the body until the connection ends.
     pub(super) until_close: bool,
     pub(super) first_byte: Option<Duration>,
 }
 
-/// How an answer ended well.
+/// The successful end of an answer.
 pub(super) enum Replied {
-    /// The connection speaks another protocol now.
+    /// The connection was upgraded to another protocol.
     Upgraded,
-    /// All of it was passed on; whether each side takes another request.
+    /// The whole answer was forwarded; whether each side accepts another request.
     Whole { client: bool, origin: bool },
 }
 
 pub(super) enum ReplyError {
     Body(BodyError),
-    /// Not an answer that can be passed on: a word for the record, and a sentence.
+    /// An answer that cannot be forwarded: a word for the record, and a sentence.
     Malformed(&'static str, String),
-    /// The origin closed, or gave the request up, before its first byte.
+    /// The origin closed the connection or the stream before its first byte.
     Silent {
-        /// Whether it said that it has not looked at the request.
+        /// Whether the origin reported that it has not processed the request.
         refused: bool,
     },
-    /// The parent does not take our credential.
+    /// The parent rejected the gate's credential.
     Unknown,
-    /// The origin ended TLS: it does not take our certificate.
+    /// The origin ended TLS: it rejects the gate's certificate.
     Tls(io::Error),
 }
 
 impl Exchange<'_> {
-    /// Passes the answer on.
+    /// Forwards the answer.
     pub(in crate::proxy) async fn reply(
         &self,
         (from, buffer): (&mut OriginRead<'_>, &mut BytesMut),
@@ -70,7 +70,7 @@ impl Exchange<'_> {
             if head.is_interim() && self.head.version == Version::Http10 {
                 continue;
             }
-            // Behind an early answer the rest of the body is not read: the connection ends.
+            // After an early answer the rest of the body is not read: the connection ends.
             let whole = self.head.body.is_empty() || progress.is_whole();
             let client = Client {
                 version: self.head.version,
@@ -125,7 +125,7 @@ impl Exchange<'_> {
         Err(ReplyError::Malformed("response_interim", why.into()))
     }
 
-    /// A small body that came with its head goes on with it: one write instead of two.
+    /// Adds a small body that arrived with its head: one write instead of two.
     fn take_whole(&self, head: &ResponseHead, buffer: &mut BytesMut, out: &mut BytesMut) -> bool {
         let BodyLength::Length(length) = head.body else {
             return head.body == BodyLength::None;
@@ -182,7 +182,7 @@ impl Exchange<'_> {
     }
 }
 
-/// What a stream of HTTP/2 tells about the answer besides its head.
+/// Sets the length and the end of a body from its HTTP/2 stream.
 fn framed(from: &OriginRead<'_>, mut head: ResponseHead) -> ResponseHead {
     if let OriginRead::Http2(response) = from {
         head.version = Version::Http2;
@@ -193,7 +193,7 @@ fn framed(from: &OriginRead<'_>, mut head: ResponseHead) -> ResponseHead {
     head
 }
 
-/// Writes to the client, as far as its socket.
+/// Writes to the client and flushes.
 async fn tell(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyError> {
     let written = async {
         to.write_all(bytes).await?;
@@ -204,7 +204,7 @@ async fn tell(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyError> 
         .map_err(|error| ReplyError::Body(BodyError::Write(error)))
 }
 
-/// As [`tell`], where nothing follows.
+/// Like [`tell`], for the last bytes.
 async fn tell_all(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyError> {
     let written = async {
         to.write_all(bytes).await?;
@@ -216,8 +216,8 @@ async fn tell_all(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyErr
         .map_err(|error| ReplyError::Body(BodyError::Write(error)))
 }
 
-/// What a 407 means: a parent asks who we are; an origin may not ask at all (RFC 9110 section
-/// 15.5.8), since a client would answer it with the credential that is for the gate.
+/// The error for a 407. A parent asks the gate for a credential. An origin must not send it (RFC
+/// 9110 section 15.5.8): a client would answer with the credential for the gate.
 fn not_an_origin(by_parent: bool) -> ReplyError {
     if by_parent {
         return ReplyError::Unknown;
@@ -226,7 +226,7 @@ fn not_an_origin(by_parent: bool) -> ReplyError {
     ReplyError::Malformed("response_proxy_authentication", why.into())
 }
 
-/// The error of a response head of which only a part came.
+/// The error of an incomplete response head.
 fn broke_off(kind: io::ErrorKind) -> ReplyError {
     let why = "the origin broke off in the head of its response";
     ReplyError::Malformed(crate::proxy::kind_code(kind), why.into())

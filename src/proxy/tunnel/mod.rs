@@ -1,4 +1,4 @@
-//! `CONNECT host:port`: open a tunnel, or say why not.
+//! `CONNECT host:port`: opens a tunnel, or refuses it with a reason.
 
 pub(super) mod buffers;
 pub(super) mod relay;
@@ -32,29 +32,29 @@ const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 const DECODE_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 50];
 const ACCESS_DENIED: &[u8] = &[21, 3, 3, 0, 2, 2, 49];
 
-/// A tunnel that is open: both sides connected, the 200 sent.
+/// An open tunnel: both sides are connected, and the 200 is sent.
 pub(super) struct Tunnel {
     flow: Flow,
     connection: Connection,
     way: Way,
 }
 
-/// What becomes of the bytes in a tunnel.
+/// The treatment of the bytes in a tunnel.
 pub(super) enum Way {
-    /// TLS ends here, and each request inside is judged.
+    /// TLS ends at the gate, and each request inside is decided.
     Inspected(Arc<Inside>),
-    /// They pass as they are: TLS, or anything.
+    /// The bytes pass unchanged: TLS, or any protocol if `raw`.
     Opaque { upstream: Stream, raw: bool },
 }
 
-/// Answers 200 and hands back the tunnel, or refuses.
+/// Answers 200 and returns the tunnel, or refuses.
 pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Option<Box<Tunnel>> {
     let mut flow = connection.begin(FlowKind::Connect).await?;
     let opened = open(&mut connection, &mut flow, &head).await;
     drop(head);
     match opened {
         Ok(way) => {
-            // A client that reads nothing of what it was told before must not be waited for.
+            // A client that does not read must not delay the gate.
             let told = within(LINGER, connection.say(OPENED)).await;
             if !matches!(told, Ok(Ok(()))) {
                 flow.ended(End::Closed, Some(Blame::Client), None);
@@ -73,8 +73,8 @@ pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Op
 
 /// The stages before the tunnel, in order.
 ///
-/// Each leaves its fact in the flow before the next can fail, so that the record tells how far the
-/// flow came.
+/// Each stage sets its facts in the flow before the next stage can fail, so that the record shows
+/// how far the flow came.
 async fn open(
     connection: &mut Connection,
     flow: &mut Flow,
@@ -142,7 +142,7 @@ pub(super) async fn tunnel_to(
 }
 
 impl Tunnel {
-    /// A tunnel whose client has its whole answer.
+    /// A tunnel whose client needs no further answer.
     pub(super) fn untold(flow: Flow, connection: Connection, way: Way) -> Box<Self> {
         Box::new(Self {
             flow,
@@ -151,7 +151,7 @@ impl Tunnel {
         })
     }
 
-    /// Judges what the tunnel begins with, then moves bytes both ways, or answers the requests
+    /// Checks the first bytes of the tunnel, then moves bytes both ways, or answers the requests
     /// inside, until either side is done.
     pub(super) async fn carry(mut self: Box<Self>) {
         if !matches!(self.way, Way::Opaque { raw: true, .. })
@@ -172,8 +172,8 @@ impl Tunnel {
         }
     }
 
-    /// Moves bytes both ways until either side is done. In place: a tunnel that rests has one copy
-    /// of what it needs.
+    /// Moves bytes both ways until either side is done. Works in place, so that an idle tunnel
+    /// keeps one copy of its state.
     async fn pass(&mut self) {
         let Self {
             flow,
@@ -202,7 +202,7 @@ impl Tunnel {
             &open.bytes,
             idle,
         );
-        // The cut first: not one byte may pass after it.
+        // The cut first: no byte may pass after it.
         tokio::select! {
             biased;
             cut = open.cut() => flow.was_cut(cut),
@@ -216,7 +216,7 @@ impl Tunnel {
         Box::pin(flow.record_end()).await;
     }
 
-    /// Reads the whole `ClientHello`; nothing of the origin's passes before it was judged.
+    /// Reads the whole `ClientHello`; no byte of the origin passes before its check.
     async fn greet(&mut self) -> Result<(), Option<Code>> {
         let longest = self.flow.snapshot().limits.hello_timeout;
         let Some(open) = self.flow.open.clone() else {
@@ -229,7 +229,7 @@ impl Tunnel {
                 return Err(None);
             }
         };
-        // Silence: a client that waits for the server to speak first does not speak TLS.
+        // A client that waits for the server to speak first does not speak TLS.
         let hello = hello.unwrap_or(Err(Some(Code::NotTls)))?;
         self.flow.facts.server_name = hello.server_name.as_ref().map(|name| name.as_str().into());
         self.flow.facts.ech = hello.ech;
@@ -237,8 +237,8 @@ impl Tunnel {
         self.judge_ech(&hello).map_err(Some)
     }
 
-    /// Refuses an encrypted client hello where the caller's tier says `ech = "deny"`. Where TLS ends
-    /// here the gate has no ECH key: only the outer name counts, and nothing is hidden.
+    /// Refuses an encrypted client hello if the caller's tier has `ech = "deny"`. If TLS ends at
+    /// the gate, ECH hides nothing: the gate has no ECH key, so only the outer name counts.
     fn judge_ech(&mut self, hello: &ClientHello) -> Result<(), Code> {
         let Some((tier, _)) = self.flow.judged else {
             return Ok(());
@@ -297,7 +297,7 @@ impl Tunnel {
         }
     }
 
-    /// Closes the tunnel, with an alert where TLS would show it.
+    /// Closes the tunnel, with a TLS alert if a client shows one for this code.
     async fn shut(mut self: Box<Self>, code: Option<Code>) {
         let Some(code) = code else {
             self.flow.record_end().await;
@@ -306,7 +306,7 @@ impl Tunnel {
         let detail = self.flow.facts.detail.take().unwrap_or_default();
         let refusal = Refusal::because(code, detail);
         self.flow.refuse(&refusal);
-        // A log that cannot be written has no TLS alert of its own: the tunnel just ends.
+        // An unavailable log has no TLS alert: the tunnel only ends.
         let _ = self.flow.recorded(&refusal).await;
         if let Some(alert) = alert(code) {
             let saying = self.connection.say(alert);
@@ -323,7 +323,7 @@ impl Tunnel {
     }
 }
 
-/// The fatal alert (RFC 8446 section 6) that a TLS client shows for a refusal.
+/// The fatal alert (RFC 8446 section 6) for a refusal, if a TLS client would show it.
 fn alert(code: Code) -> Option<&'static [u8]> {
     match code {
         Code::SniMismatch | Code::SniMissing => Some(UNRECOGNIZED_NAME),
@@ -334,7 +334,7 @@ fn alert(code: Code) -> Option<&'static [u8]> {
 }
 
 impl Flow {
-    /// Says how a relay ended.
+    /// Sets the end of the flow after its relay.
     pub(super) fn relayed(&mut self, relayed: Relayed) {
         self.close.requests = 1;
         match relayed {
@@ -355,8 +355,8 @@ impl Flow {
     }
 }
 
-/// The name inside must be the name that was asked for; an ECH outer name is only a name like any
-/// other here. To an address TLS names no server.
+/// The server name must be the host of the CONNECT; the outer name of ECH counts like any other.
+/// For an IP address there must be no server name.
 fn names_agree(flow: &Flow, hello: &ClientHello) -> Result<(), Code> {
     match (
         flow.target.as_ref().map(|target| &target.host),

@@ -1,14 +1,15 @@
-//! Two sockets, both ways: counted, limited in silence, half-closes passed on.
+//! Relays bytes between two sockets, in both directions: counts them, limits the idle time, and
+//! forwards half-closes.
 //!
-//! Both directions live in one future, so a tunnel costs one task. A direction that rests owns no
-//! buffer: it waits for its socket to be readable first, and borrows one only then. A direction
-//! that fills its small buffer again and again gets a large one, since for bulk the size of the
-//! buffer decides what a byte costs; once it has moved much, the kernel moves the rest alone
-//! ([`splice`](super::splice)). What the reader does not take is kept, and nothing more is
-//! read until it has: that is the back-pressure.
+//! Both directions are in one future, so a tunnel costs one task. An idle direction owns no buffer:
+//! it borrows one only when its socket is readable. A direction that fills its small buffer again
+//! and again gets a large one, because for bulk the cost of a byte depends on the size of the
+//! buffer. After 512 KiB, the kernel moves the rest alone ([`splice`](super::splice)). Bytes that
+//! the reader does not take are kept, and no more are read until it has taken them: this is the
+//! back-pressure.
 //!
-//! Why not `copy_bidirectional`: it owns two buffers for as long as the tunnel lives, so they are
-//! either too small for bulk or too dear for ten thousand tunnels at rest.
+//! `copy_bidirectional` is not used: it owns two buffers during the whole life of a tunnel, which
+//! are either too small for bulk or too large for ten thousand idle tunnels.
 
 mod way;
 
@@ -30,21 +31,21 @@ use crate::http::http2;
 use crate::proxy::connection::client::{ClientRead, ClientStream, ClientWrite};
 use crate::proxy::request::origin::{OriginRead, OriginStream, OriginWrite, split};
 
-/// How a relay ended.
+/// The end of a relay.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Relayed {
-    /// Both sides said that they were done, `first` before the other.
+    /// Both sides ended, `first` before the other.
     Closed {
-        /// Who ended it.
+        /// The side that ended first.
         first: Side,
     },
-    /// Not one byte moved for as long as allowed.
+    /// No byte moved for the idle time.
     Idle,
     /// A side broke off.
     Reset {
-        /// Who did.
+        /// The side.
         side: Side,
-        /// What the system called it.
+        /// The error of the system.
         error: io::ErrorKind,
     },
 }
@@ -52,18 +53,18 @@ pub(crate) enum Relayed {
 /// A side of a tunnel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Side {
-    /// Who asked for the tunnel.
+    /// The client that opened the tunnel.
     Client,
-    /// Where it leads.
+    /// The destination of the tunnel.
     Upstream,
 }
 
-/// Moves bytes both ways until both sides are done, one breaks off, or both are silent for `idle`.
+/// Moves bytes both ways until both sides are done, one breaks off, or both are idle for `idle`.
 ///
-/// The early bytes were read from the other side before and go first; they are given up once they
-/// are written, so that a tunnel at rest does not keep them. The end is `Idle` between
-/// `idle` and five quarters of it after the last byte. Dropping the future stops at once; what
-/// moved until then is in `counters`.
+/// The early bytes were read before, and are sent first; they are released once they are written,
+/// so that an idle tunnel does not keep them. The result is `Idle` between `idle` and five quarters
+/// of it after the last byte. Dropping the future stops at once; `counters` has the bytes moved
+/// until then.
 pub(crate) async fn relay(
     client: &mut ClientStream,
     upstream: &mut Stream,
@@ -78,7 +79,7 @@ pub(crate) async fn relay(
         counters,
         idle,
     };
-    // What only some tunnels need is apart, so that it does not cost the others memory.
+    // Boxed: state that only some tunnels need must not cost the others memory.
     match (client, upstream) {
         (ClientStream::Plain(client), Stream::Tcp(upstream)) => {
             both.run(client.split(), upstream.split()).await
@@ -87,7 +88,7 @@ pub(crate) async fn relay(
     }
 }
 
-/// As [`relay`], for a request that became another protocol: its origin may be a stream of HTTP/2.
+/// Like [`relay`], for an upgraded request, whose origin may be an HTTP/2 stream.
 pub(crate) async fn relay_upgraded(
     client: &mut ClientStream,
     upstream: &mut OriginStream,
@@ -147,16 +148,16 @@ impl Sink for OriginWrite<'_> {
 impl Source for http2::ReadHalf<'_> {}
 impl Sink for http2::WriteHalf<'_> {}
 
-/// What was read from each side before.
+/// The bytes that were read from each side before the relay.
 #[derive(Default)]
 pub(crate) struct Early {
     /// From the client.
     pub(crate) to_upstream: Bytes,
-    /// From its destination.
+    /// From the destination.
     pub(crate) to_client: Bytes,
 }
 
-/// One relay, but for its sides.
+/// One relay, without its sides.
 struct Both<'a> {
     early: Early,
     buffers: &'a Buffers,
@@ -165,8 +166,8 @@ struct Both<'a> {
 }
 
 impl Both<'_> {
-    /// A plain function, with one future that is polled in place: an `async fn` would keep what it
-    /// was given beside what it made of it, in every tunnel that rests.
+    /// A plain function with one future that is polled in place: an `async fn` would keep its
+    /// arguments beside its state, in every idle tunnel.
     fn run(
         self,
         (from_client, to_client): (impl Source, impl Sink),
@@ -211,8 +212,8 @@ impl Both<'_> {
         })
     }
 
-    /// As for two sockets; a client on a stream shows that it is gone also while there is no read or
-    /// write.
+    /// Like [`Both::run`], for other kinds of streams; an HTTP/2 client is detected as gone even
+    /// without a read or write.
     async fn run_other(
         self,
         client: &mut ClientStream,
@@ -230,7 +231,7 @@ impl Both<'_> {
     }
 }
 
-/// Takes note of which direction ended first; the end where one broke off.
+/// Sets the direction that ended first; returns the end if one broke off.
 fn look(turn: Poll<Result<(), Relayed>>, side: Side, first: &mut Option<Side>) -> Option<Relayed> {
     match turn {
         Poll::Ready(Err(end)) => return Some(end),
@@ -240,7 +241,7 @@ fn look(turn: Poll<Result<(), Relayed>>, side: Side, first: &mut Option<Side>) -
     None
 }
 
-/// Waits until no byte has been counted for `idle`, give or take a quarter.
+/// Waits until no byte has been counted for `idle`, with a tolerance of a quarter.
 async fn silence(counters: &Counters, idle: Duration) {
     let mut silence = Silence::since(counters);
     while !silence.lasts(counters) {
@@ -248,15 +249,15 @@ async fn silence(counters: &Counters, idle: Duration) {
     }
 }
 
-/// Whether no byte is counted for a time: found by looking four times in it, instead of a timer that is
-/// set anew for every byte.
+/// Detects that no byte was counted for a time: checks the counters four times in it, instead of
+/// setting a timer for every byte.
 pub(crate) struct Silence {
     seen: u64,
     looks: u8,
 }
 
 impl Silence {
-    /// Begins to look.
+    /// Starts at the present count.
     pub(crate) fn since(counters: &Counters) -> Self {
         Self {
             seen: counters.total(),
@@ -264,7 +265,8 @@ impl Silence {
         }
     }
 
-    /// Looks, now and after each quarter of the time; `true` when nothing was counted all the time.
+    /// Called now and after each quarter of the time; `true` when no byte was counted during the
+    /// whole time.
     pub(crate) fn lasts(&mut self, counters: &Counters) -> bool {
         let total = counters.total();
         if total != self.seen {
@@ -276,7 +278,7 @@ impl Silence {
 }
 
 impl Side {
-    /// The other one.
+    /// The other side.
     pub(crate) fn other(self) -> Self {
         match self {
             Self::Client => Self::Upstream,
@@ -324,7 +326,7 @@ mod tests {
         (TcpStream::from_std(here).expect("a socket"), there)
     }
 
-    /// Runs a relay beside `talk`, and waits for both, but not forever.
+    /// Runs a relay beside `talk`, and waits for both, within a limit.
     async fn beside(
         client: &mut ClientStream,
         upstream: &mut Stream,
@@ -433,7 +435,7 @@ mod tests {
         );
     }
 
-    /// Bytes that differ from place to place: the period is prime to every size of a buffer.
+    /// Bytes that differ by position: the period is prime to every buffer size.
     fn pattern() -> Vec<u8> {
         (0..251 * 2048)
             .map(|at| u8::try_from(at % 251).expect("small"))
@@ -451,7 +453,7 @@ mod tests {
         to.shutdown().await.expect("open");
     }
 
-    /// Reads to the end; how much, if it was the pattern.
+    /// Reads to the end; returns the number of bytes that match the pattern.
     async fn check(from: &mut (impl AsyncRead + Unpin)) -> usize {
         let (pattern, mut buffer, mut total) = (pattern(), vec![0; 200_000], 0);
         loop {
@@ -683,7 +685,7 @@ mod tests {
         let counters = Counters::default();
         let talk = async {
             drop(far);
-            // The first write provokes the reset, a later one meets it.
+            // The first write provokes the reset, a later one fails.
             for _ in 0..64 {
                 near.write_all(b"x")
                     .await
