@@ -15,9 +15,8 @@ use uuid::Uuid;
 
 use crate::decimal;
 
-/// Capacity in bytes for most lines of flows, without the fields that the writer adds. The C
-/// library's allocator is fastest with up to 1,032.
-const LINE_CAPACITY: usize = 1024;
+/// Capacity in bytes for most lines of flows, without the fields that the writer adds.
+const LINE_CAPACITY: usize = 1280;
 
 /// One JSON object being written; [`Object::end`] closes the line.
 pub(super) struct Object {

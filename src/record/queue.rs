@@ -435,7 +435,9 @@ impl Queue {
         }
         state.events = 0;
         state.taken = Some(self.clock.instant());
-        let lines = mem::take(&mut state.lines);
+        // As many lines are likely to come before the next turn: room for them is taken at once.
+        let room = Vec::with_capacity(state.lines.len());
+        let lines = mem::replace(&mut state.lines, room);
         state.held += lines.len();
         Some(lines)
     }

@@ -63,7 +63,7 @@ pub(crate) enum BodyLength {
 }
 
 /// Bytes requested in one read of a head.
-const READ_SIZE: usize = 4096;
+const READ_SIZE: usize = 8192;
 
 /// Reads once, and appends the bytes: most heads are short, and take no more memory than needed.
 pub(crate) async fn read_onto(

@@ -222,12 +222,12 @@ impl Connection {
         }
         let new = || Box::pin(token.clone().cancelled_owned());
         let ending = self.ending.get_or_insert_with(new);
-        let until = self.shared.gate.clock.instant() + longest;
+        let now = self.shared.gate.clock.instant();
         tokio::select! {
             biased;
             woken = self.stream.wakes(&mut self.buffer) => woken.is_ok(),
             () = ending => false,
-            () = self.timer.until(until) => false,
+            () = self.timer.wait(now, longest) => false,
         }
     }
 

@@ -1,9 +1,12 @@
 //! The timer of a connection, reused for one wait after the other.
 
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
+
+/// What stands for a time that no clock reaches.
+const FAR: Duration = Duration::from_hours(24 * 365);
 
 /// A timer that stays set from one wait to the next.
 ///
@@ -14,9 +17,9 @@ use tokio::time::{Sleep, sleep_until};
 pub(in crate::proxy) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// Waits until `at`.
-    pub(in crate::proxy) async fn until(&mut self, at: Instant) {
-        let at = at.into();
+    /// Waits until `longest` after `now`.
+    pub(in crate::proxy) async fn wait(&mut self, now: Instant, longest: Duration) {
+        let at = now.checked_add(longest).unwrap_or(now + FAR).into();
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if sleep.deadline() > at {
             sleep.as_mut().reset(at);
@@ -44,9 +47,9 @@ mod tests {
         let mut timer = Timer::default();
         // The second wait finds the timer set too early, the third too late.
         for millis in [20, 60, 10, 40] {
-            let at = clock.instant() + Duration::from_millis(millis);
-            timer.until(at).await;
-            assert!(clock.instant() >= at);
+            let (now, longest) = (clock.instant(), Duration::from_millis(millis));
+            timer.wait(now, longest).await;
+            assert!(now.elapsed() >= longest);
         }
     }
 
@@ -54,11 +57,20 @@ mod tests {
     async fn a_wait_that_was_given_up_does_not_shorten_the_next() {
         let clock = Clock::system();
         let mut timer = Timer::default();
-        let soon = clock.instant() + Duration::from_millis(20);
-        let given_up = tokio::time::timeout(Duration::ZERO, timer.until(soon)).await;
+        let soon = Duration::from_millis(20);
+        let waiting = timer.wait(clock.instant(), soon);
+        let given_up = tokio::time::timeout(Duration::ZERO, waiting).await;
         assert!(given_up.is_err());
-        let later = soon + Duration::from_millis(40);
-        timer.until(later).await;
-        assert!(clock.instant() >= later);
+        let (now, longest) = (clock.instant(), Duration::from_millis(60));
+        timer.wait(now, longest).await;
+        assert!(now.elapsed() >= longest);
+    }
+
+    #[tokio::test]
+    async fn a_time_that_no_clock_reaches_is_waited_for() {
+        let mut timer = Timer::default();
+        let waiting = timer.wait(Clock::system().instant(), Duration::MAX);
+        let ended = tokio::time::timeout(Duration::from_millis(20), waiting).await;
+        assert!(ended.is_err());
     }
 }

@@ -161,7 +161,7 @@ impl Exchange<'_> {
     async fn silence(&self, timer: &mut Timer, idle: Duration) {
         let mut silence = Silence::since(&self.open.bytes);
         while !silence.lasts(&self.open.bytes) {
-            timer.until(self.clock.instant() + idle / 4).await;
+            timer.wait(self.clock.instant(), idle / 4).await;
         }
     }
 
