@@ -54,6 +54,7 @@ chapters! {
     approvals
     an_hour
     policy_changes
+    policy_walkthrough
     exceptions
     actions
     commands

@@ -67,6 +67,7 @@ mod oidc;
 mod parents;
 mod paths;
 mod policy_diff;
+mod policy_walkthrough;
 mod records;
 mod records_whole;
 mod redteam;

@@ -1,6 +1,6 @@
 //! The walkthroughs of the manual, step by step as a reader would do them.
 //!
-//! A block whose first line is ```` ```toml FILE ```` is written to that file, or added to it. In a block ```` ```console ```` each line that begins with `$ ` is run by `sh`, and the
+//! A block whose first line is ```` ```toml FILE ```` or ```` ```sh FILE ```` is written to that file, or added to it. In a block ```` ```console ```` each line that begins with `$ ` is run by `sh`, and the
 //! lines below it are what it prints on standard output and error, in order; a line `…` stands for any
 //! lines. A block ```` ```console agent ```` is what an agent runs. `TIDEGATE_BLESS=1` writes what is printed now: read the difference before it is committed.
 
@@ -109,7 +109,7 @@ pub(crate) fn walk(chapter: &str, desk: &mut dyn Desk) {
         };
         let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
         match info.split_once(' ') {
-            Some(("toml", file)) => {
+            Some(("toml" | "sh", file)) => {
                 desk.write(file, &(block.join("\n") + "\n"));
                 let _ = writeln!(now, "{}", block.join("\n"));
             }

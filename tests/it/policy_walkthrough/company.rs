@@ -48,7 +48,7 @@ impl Company {
     /// The variables of the company's machines.
     pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
         let ca = self.ca.display().to_string();
-        let trusts = ["NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE"];
+        let trusts = ["npm_config_cafile", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE"];
         let mut all: Vec<_> = trusts.map(|name| (name, ca.clone())).into();
         for name in ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"] {
             all.push((name, "Ana".to_owned()));
@@ -57,6 +57,8 @@ impl Company {
             all.push((name, "ana@acme.example".to_owned()));
         }
         all.push(("npm_config_update_notifier", "false".to_owned()));
+        // What the machine's own npm is told does not count here.
+        all.push(("npm_config_globalconfig", "/dev/null".to_owned()));
         all
     }
 
