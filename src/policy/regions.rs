@@ -34,7 +34,7 @@ use super::verdict::{TierBasis, Verdict};
 use cell::Cell;
 use hosts::HostGroup;
 pub(super) use hosts::HostGroups;
-pub(super) use requests::{Name, RequestDimension};
+pub(super) use requests::RequestDimension;
 
 /// One flow, owned.
 #[derive(Clone, Debug)]

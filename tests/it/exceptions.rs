@@ -46,16 +46,18 @@ pub(crate) fn listening() -> Origin {
     })
 }
 
+/// How a request fares; 0 where the gate ends it, because its exception ends meanwhile.
 pub(crate) fn status(gate: &Gate, origin: &Origin) -> (u16, String) {
-    let answer = gate
-        .client()
-        .get(&format!("http://{HOST}:{}/", origin.port()));
-    let code = if answer.status() == 200 {
-        String::new()
-    } else {
-        answer.refusal()
-    };
-    (answer.status(), code)
+    let host = format!("{HOST}:{}", origin.port());
+    let mut client = gate.client();
+    client.send(format!(
+        "GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"
+    ));
+    match client.try_answer("GET") {
+        Ok(answer) if answer.status() == 200 => (200, String::new()),
+        Ok(answer) => (answer.status(), answer.refusal()),
+        Err(_) => (0, String::new()),
+    }
 }
 
 pub(crate) fn refused(code: &str) -> (u16, String) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::hosts::{HostGroup, HostGroups};
-use super::{Name, Point, blank};
+use super::{Point, blank};
 use crate::name::Path;
 use crate::policy::Action;
 use crate::policy::category::Categories;
@@ -14,6 +14,16 @@ use crate::policy::facts::{McpCall, RequestFacts};
 use crate::policy::pattern::{Pattern, PortSet, TooComplex, atoms};
 use crate::policy::query::{GroupSet, TierId};
 use crate::policy::rule::{Ports, Rule};
+
+/// The names in a request.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(in crate::policy) enum Name {
+    Repository,
+    Package,
+    Reference,
+    McpMethod,
+    Tool,
+}
 
 /// One part of one dimension.
 #[derive(Clone, Debug)]

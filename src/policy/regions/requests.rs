@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::cell::{Cell, Operation, Text, distinct, names_operation};
+use super::cell::{Cell, Name, Operation, Text, distinct, names_operation};
 use super::{Point, message};
 use crate::name::{Path, Target};
 use crate::policy::Action;
@@ -22,16 +22,6 @@ pub(in crate::policy) enum RequestDimension {
     Operation,
     Names(Name),
     Credentials,
-}
-
-/// The names in a request.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(in crate::policy) enum Name {
-    Repository,
-    Package,
-    Reference,
-    McpMethod,
-    Tool,
 }
 
 impl RequestDimension {
