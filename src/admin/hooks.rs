@@ -15,6 +15,7 @@ mod answer;
 mod report;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -32,7 +33,7 @@ use tokio::net::UnixStream;
 use crate::gate::{Gate, Hold};
 use crate::identity::{
     AgentProcess, AgentReport, CallerKey, EndedCall, Grant, NewCall, Refused as RefusedFlow,
-    Sessions, ToolCall, Trust, Work,
+    Sessions, ToolCall, Trust, Work, session_of_agent,
 };
 use crate::record::{Asker, CallFacts, Event};
 
@@ -66,11 +67,20 @@ struct Reporter {
     asker: Asker,
     /// The start time of the hook's process, if known.
     hook_began: Option<u64>,
-    /// Whether the report came by the control socket: no launcher started the agent.
-    by_control: bool,
+    /// The place of the hook, if no launcher of this gate started the agent.
+    hook: Option<HookPlace>,
     /// The process that started the hook, if a launcher of this gate started the agent and the
     /// report may come from another process.
     above: Option<u32>,
+}
+
+/// Where the process of a hook is found.
+#[derive(Clone, Copy)]
+enum HookPlace {
+    /// The client of the control socket.
+    Process(u32),
+    /// The client's end of a TCP connection.
+    Connection(SocketAddr, SocketAddr),
 }
 
 /// Takes the report from the request body.
@@ -101,12 +111,17 @@ async fn posted(
         (Some(agent), Some((client, local))) => agent.hook_at(client, local).await,
         _ => None,
     };
+    let place = match (agent_of(&gate, &grant), ends.0) {
+        (Some(_), _) => None,
+        (None, Some((client, local))) => Some(HookPlace::Connection(client, local)),
+        (None, None) => asker.pid.map(HookPlace::Process),
+    };
     let reporter = Reporter {
         grant,
         trust,
         asker,
         hook_began: hook.map(|hook| hook.began),
-        by_control: door == Door::Control,
+        hook: place,
         above: hook.map(|hook| hook.above),
     };
     Ok(Json(take(&gate, &reporter, &report).await?).into_response())
@@ -133,7 +148,7 @@ async fn on_stdin(
         trust: Trust::Verified,
         asker,
         hook_began: Some(began),
-        by_control: false,
+        hook: None,
         above: None,
     };
     let answer = take(&gate, &reporter, &report).await?;
@@ -157,7 +172,10 @@ fn not_readable() -> Refused {
 /// for commands; a client of the control socket acts for the agent.
 fn registered(gate: &Gate, session: &str) -> Result<Arc<Grant>, Refused> {
     let snapshot = gate.snapshot.load();
-    let live = snapshot.identity.sessions().live(session);
+    let live = snapshot
+        .identity
+        .sessions()
+        .live(&session_of_agent(session));
     let grant = live.map(|live| live.grant).ok_or_else(|| {
         let detail = "no session of that id is registered: `SessionStart` registers one";
         Refused::new(StatusCode::NOT_FOUND, "unknown_session", detail)
@@ -237,8 +255,11 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
         speaks_for(gate, grant, &report.session_id)?;
         sessions.succeed(root, &report.session_id, *trust);
         sessions.agent_starts(root, *trust, reporter.above);
-        if let (true, Some(hook)) = (reporter.by_control, reporter.asker.pid) {
-            register(sessions.clone(), root.clone(), hook).await;
+        if let Some(hook) = reporter.hook {
+            // The commands of Claude Code have credentials of their own.
+            let agent = grant.work.agent.as_deref();
+            let with_commands = agent != Some("claude-code");
+            register(sessions.clone(), root.clone(), hook, with_commands).await;
         }
     } else {
         descends(gate, grant, &report.session_id)?;
@@ -309,8 +330,18 @@ fn close(
 }
 
 /// Registers the agent of a hook by its process.
-async fn register(sessions: Arc<Sessions>, session: Arc<str>, hook: u32) {
-    let search = move || sessions.register_agent(&session, hook);
+async fn register(
+    sessions: Arc<Sessions>,
+    session: Arc<str>,
+    hook: HookPlace,
+    with_commands: bool,
+) {
+    let search = move || match hook {
+        HookPlace::Process(pid) => sessions.register_agent(&session, pid, with_commands),
+        HookPlace::Connection(client, local) => {
+            sessions.register_agent_at(&session, (client, local), with_commands);
+        }
+    };
     let _ = tokio::task::spawn_blocking(search).await;
 }
 

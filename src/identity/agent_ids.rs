@@ -6,12 +6,27 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use uuid::Uuid;
+
 use super::caller::Trust;
 
 /// Sessions with ids, at most.
 const MAX_SESSIONS: usize = 4096;
 /// Ids of one agent, at most; the oldest is dropped first.
 const MAX_IDS: usize = 64;
+
+/// The id of the gate's session for an agent that no launcher started: the agent's own, where it is a
+/// UUID, else a UUID made of it (version 8, RFC 9562 section 5.8).
+pub fn session_of_agent(id: &str) -> String {
+    if Uuid::try_parse(id).is_ok() {
+        return id.to_owned();
+    }
+    let hash = digest(&SHA256, id.as_bytes());
+    let bytes = hash.as_ref().first_chunk::<16>().copied();
+    let uuid = uuid::Builder::from_custom_bytes(bytes.unwrap_or_default());
+    uuid.into_uuid().to_string()
+}
 
 /// The ids of each session's agent.
 #[derive(Debug, Default)]
@@ -118,6 +133,15 @@ mod tests {
 
     fn current(ids: &AgentIds) -> Option<String> {
         ids.current(SESSION).map(|(id, _)| id.to_string())
+    }
+
+    #[test]
+    fn a_session_has_a_uuid_whatever_its_agent_calls_itself() {
+        assert_eq!(session_of_agent(SESSION), SESSION);
+        let made = session_of_agent("ses_dd44de10bffeLQBRerDbtN3TXo");
+        assert!(Uuid::try_parse(&made).is_ok(), "{made}");
+        assert_eq!(made, session_of_agent("ses_dd44de10bffeLQBRerDbtN3TXo"));
+        assert_ne!(made, session_of_agent("ses_dd44de10bffeLQBRerDbtN3TXp"));
     }
 
     #[test]

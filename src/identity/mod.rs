@@ -35,6 +35,7 @@ use crate::config::{self, IdentityDemand, Listener};
 use crate::policy::{Facts, Policy, TierBasis};
 
 pub use crate::policy::CallerKey;
+pub use agent_ids::session_of_agent;
 pub use basic::Credentials;
 pub use caller::{Caller, Channel, Evidence, Presented, Proof, TierGrounds, Trust, network_of};
 pub use calls::{

@@ -150,28 +150,33 @@ impl Family {
 
     /// A process, with its parents up to the command: what starts the command is not named.
     fn describe(&self, table: &Table, pid: u32) -> Process {
-        let command_pid = self.command.load(Ordering::Acquire);
-        let top = table.parent(command_pid).unwrap_or(self.head);
-        let words: Vec<String> = table::command(pid).into_iter().map(shortened).collect();
-        let command = mask::masked(&words);
-        let above = table.above(pid, self.head);
-        let pids = |outer| Pids {
-            outer,
-            inner: table::inner(outer).unwrap_or(outer),
-        };
-        let lineage = [pid].into_iter().chain(above.iter().map(|(pid, _)| *pid));
-        Process {
-            lineage: lineage.take(ANCESTORS).map(pids).collect(),
-            path: table::executable(pid).map(Arc::from),
-            pid,
-            command: command.chars().take(COMMAND).collect::<String>().into(),
-            ancestry: above
-                .into_iter()
-                .take_while(|(pid, _)| *pid != top)
-                .take(ANCESTORS)
-                .map(|(_, name)| name)
-                .collect(),
-        }
+        let command = self.command.load(Ordering::Acquire);
+        let top = table.parent(command).unwrap_or(self.head);
+        describe(table, pid, (self.head, top))
+    }
+}
+
+/// A process with its ancestors up to `head`; those up to `top` are named. Neither is one of them.
+pub(super) fn describe(table: &Table, pid: u32, (head, top): (u32, u32)) -> Process {
+    let words: Vec<String> = table::command(pid).into_iter().map(shortened).collect();
+    let command = mask::masked(&words);
+    let above = table.above(pid, head);
+    let pids = |outer| Pids {
+        outer,
+        inner: table::inner(outer).unwrap_or(outer),
+    };
+    let lineage = [pid].into_iter().chain(above.iter().map(|(pid, _)| *pid));
+    Process {
+        lineage: lineage.take(ANCESTORS).map(pids).collect(),
+        path: table::executable(pid).map(Arc::from),
+        pid,
+        command: command.chars().take(COMMAND).collect::<String>().into(),
+        ancestry: above
+            .into_iter()
+            .take_while(|(pid, _)| *pid != top)
+            .take(ANCESTORS)
+            .map(|(_, name)| name)
+            .collect(),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::vcs::Head;
 use super::agent_ids::AgentIds;
 use super::caller::{Caller, Trust};
 use super::calls::{Attribution, Calls, FlowClues};
-use super::grant::{Grant, Work};
+use super::grant::{Grant, Process, Work};
 use super::kept::Kept;
 use super::process::{AgentProcess, table};
 use super::registered::Registered;
@@ -315,9 +315,22 @@ impl Sessions {
         self.calls.of(&FlowClues { agent, ..*clues })
     }
 
-    /// Registers the agent that started the hook with this process id for `session`. Reads `/proc`.
-    pub fn register_agent(&self, session: &Arc<str>, hook: u32) {
-        self.registered.register(session, hook);
+    /// Registers the agent that started the hook with this process id for `session`; `with_commands`:
+    /// flows of the processes below the agent are its own. Reads `/proc`.
+    pub fn register_agent(&self, session: &Arc<str>, hook: u32, with_commands: bool) {
+        self.registered.register(session, hook, with_commands);
+    }
+
+    /// As [`Sessions::register_agent`], for the hook at the client's end of a connection.
+    pub fn register_agent_at(
+        &self,
+        session: &Arc<str>,
+        (client, local): (SocketAddr, SocketAddr),
+        with_commands: bool,
+    ) {
+        if let Some(hook) = Registered::hook_at(client, local) {
+            self.register_agent(session, hook, with_commands);
+        }
     }
 
     /// Whether agents are registered by their processes.
@@ -325,13 +338,13 @@ impl Sessions {
         self.registered.any()
     }
 
-    /// The session and the process of the registered agent at the other end of a connection. Reads
-    /// `/proc`.
+    /// The session of a registered agent, and the process at the other end of a connection: the agent,
+    /// or a process below it. Reads `/proc`.
     pub fn registered_agent(
         &self,
         client: SocketAddr,
         local: SocketAddr,
-    ) -> Option<(Arc<str>, u32)> {
+    ) -> Option<(Arc<str>, Process)> {
         self.registered.at(client, local)
     }
 

@@ -7,29 +7,15 @@
 
 use std::ffi::OsString;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use data_encoding::HEXLOWER;
-use serde_json::json;
+use super::super::init::codex::{EVENTS, HOOK_TIMEOUT, hook_command, trusted_hash};
 
-use super::super::init::program;
-
-/// Events, with their names in Codex's keys.
-const EVENTS: [(&str, &str); 4] = [
-    ("SessionStart", "session_start"),
-    ("UserPromptSubmit", "user_prompt_submit"),
-    ("PreToolUse", "pre_tool_use"),
-    ("PostToolUse", "post_tool_use"),
-];
 /// The source that Codex gives to hooks of a command line.
 const SOURCE: &str = "/<session-flags>/config.toml";
-/// How long the agent waits for a hook, in seconds: longer than the hook waits for its gate.
-const HOOK_TIMEOUT: u32 = 10;
 
 /// Returns the command with hooks. No file of the user is changed.
 pub(super) fn words(command: &[OsString]) -> Vec<OsString> {
     let mut words = command.to_vec();
-    let hook = format!("{} session hook --agent codex", program(false));
-    words.splice(1..1, ["-c".into(), setting(&hook).into()]);
+    words.splice(1..1, ["-c".into(), setting(&hook_command()).into()]);
     words
 }
 
@@ -50,28 +36,9 @@ fn setting(command: &str) -> String {
     )
 }
 
-/// Returns Codex's hash of a hook: of its definition as JSON without blanks, keys in order.
-fn trusted_hash(event: &str, command: &str) -> String {
-    let definition = json!({
-        "event_name": event,
-        "hooks": [{ "async": false, "command": command, "timeout": HOOK_TIMEOUT, "type": "command" }],
-    });
-    let hash = digest(&SHA256, definition.to_string().as_bytes());
-    format!("sha256:{}", HEXLOWER.encode(hash.as_ref()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_hash_is_that_of_codex() {
-        // As `hooks/list` of Codex 0.171.0 reports it for a hook with this command and timeout.
-        assert_eq!(
-            trusted_hash("pre_tool_use", "/bin/true"),
-            "sha256:c087ff0e50465a7ec5c7d7a19dfc18c0253a9c3526e6bf9a52a52018e8ba53b4"
-        );
-    }
 
     #[test]
     fn hooks_stand_before_the_words_of_the_user_and_are_toml() {

@@ -47,6 +47,9 @@ use child::Child;
 use summary_file::SummaryFile;
 use workplace::FolderEvidence;
 
+pub(super) use opencode::text as opencode_plugin;
+pub(super) use own_file::SIGN as PLUGIN_SIGN;
+
 /// The lifetime of a command's token: sessions of agents stay open for days.
 const LIFETIME: Duration = Duration::from_hours(24 * 30);
 /// The first line of an observed command.

@@ -1,5 +1,5 @@
 // Reports the tool calls of opencode to tidegate, and tells the model what was refused in them.
-// Written by tidegate: `tidegate exec` writes it anew at each start.
+// Written by tidegate: by `tidegate exec` at each start, or by `tidegate init opencode`.
 import { spawn } from "node:child_process";
 
 const PROGRAM = "@PROGRAM@";

@@ -18,10 +18,14 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'?');
 /// Writes the plugin beside the records; returns its path.
 pub(super) fn write(record: Option<&Path>) -> io::Result<PathBuf> {
     let path = own_file::folder(record)?.join(FILE);
-    let program = json!(std::env::current_exe()?.to_string_lossy());
-    let text = PLUGIN.replace("\"@PROGRAM@\"", &program.to_string());
-    own_file::write(&path, &text, 0o644)?;
+    own_file::write(&path, &text()?, 0o644)?;
     Ok(path)
+}
+
+/// Returns the plugin, which names this program.
+pub(in crate::cli) fn text() -> io::Result<String> {
+    let program = json!(std::env::current_exe()?.to_string_lossy());
+    Ok(PLUGIN.replace("\"@PROGRAM@\"", &program.to_string()))
 }
 
 /// Returns the variable that makes opencode load the plugin, in addition to the user's value.

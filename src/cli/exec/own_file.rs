@@ -7,7 +7,7 @@ use crate::config;
 use crate::tls::replace;
 
 /// The mark in each of these files.
-const SIGN: &str = "Written by tidegate";
+pub(in crate::cli) const SIGN: &str = "Written by tidegate";
 
 /// Returns the folder of the records.
 pub(super) fn folder(record: Option<&Path>) -> io::Result<PathBuf> {

@@ -1,5 +1,6 @@
 //! `tidegate init`: the settings that make an agent use the gate, shown before they are written.
 
+pub(super) mod codex;
 pub(super) mod diff;
 pub(super) mod files;
 pub(super) mod json;
@@ -24,11 +25,11 @@ use settings::{Settings, proxy_variables};
 pub(super) enum Init {
     /// Settings for Claude Code: hooks, and the proxy.
     ClaudeCode(ClaudeCode),
-    /// Settings for `OpenAI` Codex: the proxy, and words for the model.
+    /// Settings for `OpenAI` Codex: hooks, the proxy, and words for the model.
     Codex(other::Other),
     /// Settings for Gemini CLI: hooks, the proxy, and words for the model.
     Gemini(other::Other),
-    /// Settings for opencode: words for the model.
+    /// Settings for opencode: a plugin with hooks, and words for the model.
     Opencode(other::Other),
 }
 

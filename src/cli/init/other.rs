@@ -1,5 +1,5 @@
-//! `tidegate init codex|gemini|opencode`: the proxy, the trusted certificates, and instructions for
-//! the model; also hooks for Gemini CLI, which reads hooks only from its settings.
+//! `tidegate init codex|gemini|opencode`: hooks, the proxy, the trusted certificates, and instructions
+//! for the model. Where `tidegate exec` starts Codex or opencode, it adds their hooks (`--launched`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::super::env::{self, Proxy};
+use super::super::exec::{self, PLUGIN_SIGN};
 use super::super::{Answer, ca, load, print};
+use super::codex;
 use super::json::Json;
 use super::settings::put_gemini_hooks;
 use super::{agreed, diff, files, program, show};
@@ -144,8 +146,11 @@ impl Other {
             ["<!-- ", " -->"],
             CONTEXT,
         )?];
-        if matches!(agent, Agent::Gemini) {
-            changes.push(Change::of_gemini(folder.join("settings.json"))?);
+        match agent {
+            Agent::Gemini => changes.push(Change::of_gemini(folder.join("settings.json"))?),
+            Agent::Codex if !self.launched => changes.push(Change::of_codex(&folder)?),
+            Agent::Opencode if !self.launched => changes.push(Change::of_plugin(&folder)?),
+            Agent::Codex | Agent::Opencode => {}
         }
         if let Some(name) = agent.variables().filter(|_| !self.launched) {
             let variables = self.variables()?;
@@ -219,6 +224,43 @@ impl Change {
             (None, None) => format!("{}\n\n{ours}", old.trim_end_matches('\n')),
             _ => return Err(unpaired(&path)),
         };
+        Ok(Self {
+            path,
+            before,
+            after,
+        })
+    }
+
+    /// Adds hooks to the settings of Codex, at their end.
+    fn of_codex(folder: &Path) -> Result<Self, String> {
+        let path = std::path::absolute(folder.join("config.toml"));
+        let path = path.map_err(|error| error.to_string())?;
+        let before = files::read(&path)?.unwrap_or_default();
+        let above = before.split(&format!("# {BEGIN}\n")).next();
+        let ours = codex::tables(&path, above.unwrap_or_default())?;
+        let change = Self::of(path, ["# ", ""], &ours)?;
+        // Settings that the user wrote in another form may rule tables out.
+        match change.after.parse::<toml::Table>() {
+            Ok(_) => Ok(change),
+            Err(error) => Err(format!(
+                "{}: hooks cannot be added to what is there: {error}",
+                change.path.display()
+            )),
+        }
+    }
+
+    /// Writes the plugin of opencode.
+    fn of_plugin(folder: &Path) -> Result<Self, String> {
+        let path = folder.join("plugin/tidegate.js");
+        let before = files::read(&path)?;
+        let is_ours = |text: &String| text.contains(PLUGIN_SIGN);
+        if !before.as_ref().is_none_or(is_ours) {
+            return Err(format!(
+                "{} is there, and tidegate did not write it: move it away",
+                path.display()
+            ));
+        }
+        let after = exec::opencode_plugin().map_err(|error| error.to_string())?;
         Ok(Self {
             path,
             before,

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::gate::Wish;
+use crate::identity::session_of_agent;
 use crate::vcs;
 
 use super::super::env::Proxy;
@@ -230,7 +231,7 @@ impl Hook {
         let copy = report.cwd.as_deref().map(vcs::working_copy);
         let copy = copy.unwrap_or_default();
         let wish = Wish {
-            session: Some(report.session_id.clone()),
+            session: Some(self.session(report)),
             agent: Some(self.agent.name().to_owned()),
             repository: copy.repository,
             folder: report.cwd.as_deref().and_then(super::start::plain_folder),
@@ -244,6 +245,14 @@ impl Hook {
         };
         let text = self.door.post("/v1/sessions", &wish, admin::PATIENCE)?;
         serde_json::from_str(&text).map_err(|_| not_a_gate())
+    }
+
+    /// The session of the gate for that of the agent: opencode's ids are no UUIDs.
+    fn session(&self, report: &Report) -> String {
+        match self.agent {
+            HookAgent::Opencode => session_of_agent(&report.session_id),
+            _ => report.session_id.clone(),
+        }
     }
 
     fn write(&self, block: &str) -> Result<(), Failure> {
@@ -266,7 +275,7 @@ impl Hook {
         if launched.is_some_and(|proxy| proxy.url().contains(&own)) {
             return Ok(json!({}));
         }
-        let body = json!({ "session": report.session_id });
+        let body = json!({ "session": self.session(report) });
         let ended = self.door.post("/v1/sessions/end", &body, END_TIMEOUT);
         ended.map(|_| json!({}))
     }

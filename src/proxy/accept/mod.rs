@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::Listener;
 use crate::dial::keep_alive;
-use crate::identity::{Channel, Process};
+use crate::identity::Channel;
 use crate::proxy::Shared;
 use crate::proxy::connection::client::ClientStream;
 use crate::proxy::connection::{Connection, Origin};
@@ -299,7 +299,7 @@ fn is_balancer(listener: &Listener, peer: SocketAddr) -> bool {
         .any(|net| net.contains(&peer.ip()))
 }
 
-/// Sets the session and process of a registered agent, if the client is one.
+/// Sets the session and process, if the client is a registered agent or a process below one.
 async fn find_agent(shared: &Shared, channel: &mut Channel) {
     let snapshot = shared.gate.snapshot.load_full();
     let sessions = snapshot.identity.sessions().clone();
@@ -313,12 +313,9 @@ async fn find_agent(shared: &Shared, channel: &mut Channel) {
     };
     let find = move || sessions.registered_agent(client, local);
     let found = tokio::task::spawn_blocking(find).await;
-    if let Ok(Some((session, pid))) = found {
+    if let Ok(Some((session, process))) = found {
         channel.agent_session = Some(session);
-        channel.process = Some(Arc::new(Process {
-            pid,
-            ..Process::default()
-        }));
+        channel.process = Some(Arc::new(process));
     }
 }
 

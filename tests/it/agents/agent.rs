@@ -20,6 +20,8 @@ pub(super) struct Agent {
     pub(super) init: &'static str,
     /// How `tidegate init` writes its hooks where `tidegate exec` cannot; a command of a shell.
     pub(super) init_launched: &'static str,
+    /// How `tidegate init` writes its hooks for a gate that `tidegate exec` joins; a command of a shell.
+    pub(super) init_joined: &'static str,
     /// Files of the home that it gets in a jail.
     pub(super) shares: &'static [&'static str],
     /// Its settings: a path below the home, and a text in which `WORLD` is the folder of the run.
@@ -32,7 +34,7 @@ impl Agent {
     }
 
     pub(super) fn program(&self, agents: &Path) -> PathBuf {
-        agents.join("node_modules").join(self.program)
+        agents.join(self.program)
     }
 
     pub(super) fn files(&self, world: &Path) -> Vec<(&'static str, String)> {
@@ -83,12 +85,13 @@ pub(super) fn mcp_servers(world: &Path) -> String {
 pub(super) static CLAUDE_NATIVE: Agent = Agent {
     name: "Claude Code 2.1.332",
     command: "claude",
-    program: "@anthropic-ai/claude-code/bin/claude.exe",
+    program: "node_modules/@anthropic-ai/claude-code/bin/claude.exe",
     variables: CLAUDE,
     words: CLAUDE_WORDS,
     at_terminal: &["--permission-mode", "bypassPermissions"],
     init: CLAUDE_INIT,
     init_launched: "",
+    init_joined: "",
     shares: &[],
     settings: CLAUDE_SETTINGS,
 };
@@ -97,12 +100,13 @@ pub(super) static CLAUDE_NATIVE: Agent = Agent {
 pub(super) static CLAUDE_NODE: Agent = Agent {
     name: "Claude Code 2.1.112",
     command: "claude",
-    program: "claude-code-js/cli.js",
+    program: "node_modules/claude-code-js/cli.js",
     variables: CLAUDE,
     words: CLAUDE_WORDS,
     at_terminal: &["--permission-mode", "bypassPermissions"],
     init: CLAUDE_INIT,
     init_launched: "",
+    init_joined: "",
     shares: &[],
     settings: CLAUDE_SETTINGS,
 };
@@ -111,7 +115,7 @@ pub(super) static CLAUDE_NODE: Agent = Agent {
 pub(super) static CODEX: Agent = Agent {
     name: "Codex 0.171.0",
     command: "codex",
-    program: "@openai/codex/bin/codex.js",
+    program: "node_modules/@openai/codex/bin/codex.js",
     variables: &[
         ("OPENAI_API_KEY", "sk-no-key"),
         ("CODEX_API_KEY", "sk-no-key"),
@@ -125,6 +129,7 @@ pub(super) static CODEX: Agent = Agent {
     at_terminal: &[],
     init: "tidegate init codex --write >&2 && ",
     init_launched: "",
+    init_joined: "",
     // What it keeps of a session says which id it has for which command.
     shares: &[".codex"],
     settings: &[(".codex/version.json", "{}")],
@@ -134,7 +139,7 @@ pub(super) static CODEX: Agent = Agent {
 pub(super) static GEMINI: Agent = Agent {
     name: "Gemini CLI 0.61.0",
     command: "gemini",
-    program: "@google/gemini-cli/bundle/gemini.js",
+    program: "node_modules/@google/gemini-cli/bundle/gemini.js",
     variables: &[("GEMINI_API_KEY", "no-key")],
     words: &[
         "-p",
@@ -147,7 +152,52 @@ pub(super) static GEMINI: Agent = Agent {
     at_terminal: &[],
     init: "tidegate init gemini --write >&2 && ",
     init_launched: "tidegate init gemini --launched --write >&2 && ",
+    init_joined: "tidegate init gemini --launched --write >&2 && ",
     shares: &[".gemini/settings.json:ro"],
+    settings: &[],
+};
+
+/// GitHub's agent, with a model of another vendor: that way it asks for no account.
+pub(super) static COPILOT: Agent = Agent {
+    name: "Copilot CLI 1.0.102",
+    command: "copilot",
+    program: "node_modules/@github/copilot/npm-loader.js",
+    variables: &[
+        ("COPILOT_PROVIDER_BASE_URL", "https://api.anthropic.com"),
+        ("COPILOT_PROVIDER_TYPE", "anthropic"),
+        ("COPILOT_PROVIDER_API_KEY", "sk-ant-no-key"),
+        ("COPILOT_MODEL", "claude-sonnet-4-5"),
+        ("COPILOT_AUTO_UPDATE", "false"),
+    ],
+    words: &["-p", "Go.", "--allow-all-tools", "--allow-all-paths"],
+    at_terminal: &[],
+    init: "",
+    init_launched: "",
+    init_joined: "",
+    shares: &[],
+    settings: &[],
+};
+
+/// aider, which has no tools: its model answers with text.
+pub(super) static AIDER: Agent = Agent {
+    name: "aider 0.86.2",
+    command: "aider",
+    program: "aider/bin/aider",
+    variables: &[("ANTHROPIC_API_KEY", "sk-ant-no-key")],
+    words: &[
+        "--model",
+        "anthropic/claude-3-5-sonnet-20241022",
+        "--yes-always",
+        "--no-git",
+        "--no-pretty",
+        "--message",
+        "Go.",
+    ],
+    at_terminal: &[],
+    init: "",
+    init_launched: "",
+    init_joined: "",
+    shares: &[],
     settings: &[],
 };
 
@@ -155,12 +205,13 @@ pub(super) static GEMINI: Agent = Agent {
 pub(super) static OPENCODE: Agent = Agent {
     name: "opencode 1.18.33",
     command: "opencode",
-    program: "opencode-ai/bin/opencode.exe",
+    program: "node_modules/opencode-ai/bin/opencode.exe",
     variables: &[("ANTHROPIC_API_KEY", "sk-ant-no-key")],
     words: &["run", "Go.", "-m", "anthropic/claude-sonnet-4-5"],
     at_terminal: &[],
-    init: "tidegate init opencode --write >&2 && ",
+    init: "tidegate init opencode --write >&2 && eval \"$(tidegate env)\" && ",
     init_launched: "",
+    init_joined: "tidegate init opencode --write >&2 && ",
     shares: &[],
     settings: &[],
 };

@@ -9,7 +9,7 @@ use super::played::Played;
 use super::tables;
 use super::world::{Run, Way};
 
-/// A rule for the tools of the scenario's MCP servers, in tiers that do not ask about MCP.
+/// The scenario's MCP servers with their tools, in tiers that do not ask about MCP.
 const MCP: &str = r#"
 [tiers]
 order = ["open", "standard", "restricted"]
@@ -26,17 +26,9 @@ opaque  = "allow"
 [tier.restricted]
 default = "deny"
 
-[mcp.remote]
-url = "https://mcp.example.com/mcp"
-
-[mcp.loopback]
-url = "http://127.0.0.1:4318/mcp"
-
-[[rule]]
-id           = "tools"
-verdict      = "allow"
-does.servers = ["remote", "loopback"]
-does.tools   = ["echo_*"]
+[mcp]
+remote   = { url = "https://mcp.example.com/mcp", allow = ["echo_*"] }
+loopback = { url = "http://127.0.0.1:4318/mcp", allow = ["echo_*"] }
 "#;
 /// Every call of the scenario, started in one way.
 fn calls(agent: &'static Agent, way: Way, inspected: bool) -> Option<Played> {
@@ -57,7 +49,8 @@ fn behind_exec_every_call_is_tied() {
             played
                 .all_are_tied(&["commands", "background commands", "fetches"])
                 .every_refusal_is_told()
-                .what_the_model_read_works();
+                .what_the_model_read_works()
+                .a_wrong_tie_is_noticed();
         }
     }
 }
@@ -80,8 +73,10 @@ fn in_a_jail_every_call_is_tied() {
 
 #[test]
 fn behind_a_joined_gate_every_call_is_tied() {
-    if let Some(played) = calls(&CLAUDE_NATIVE, Way::Join, true) {
-        played.all_are_tied(&["commands", "fetches"]);
+    for agent in [&CLAUDE_NATIVE, &CLAUDE_NODE] {
+        if let Some(played) = calls(agent, Way::Join, true) {
+            played.all_are_tied(&["commands", "fetches"]);
+        }
     }
 }
 
@@ -96,32 +91,36 @@ fn by_hand_every_session_is_right() {
 
 #[test]
 fn calls_of_mcp_are_tied_by_http_and_behind_standard_input() {
-    for way in [Way::Exec, Way::Jail] {
-        let run = Run::of(&CLAUDE_NATIVE, way, "mcp.json")
-            .inspected()
-            .policy(MCP);
-        let Some(played) = run.mcp_servers().play() else {
-            return;
-        };
-        played.nothing_is_wrong().what_the_model_read_is_true();
-        let called = played
-            .mcp
-            .iter()
-            .filter(|line| line.text("method") == "tools/call");
-        let called: Vec<&str> = called.map(|line| line.text("tool")).collect();
-        assert!(
-            called.contains(&"echo_a") && !called.contains(&"secret_a"),
-            "{called:?}"
-        );
-        if way == Way::Jail {
-            assert!(called.contains(&"echo_d"), "{called:?}");
-            let mut seen = played.decisions();
-            let on_loopback = |line: &&Line| line.text("tidegate.mcp.server") == "loopback";
-            assert!(seen.any(|line| on_loopback(&line)), "it is seen in a jail");
+    for agent in [&CLAUDE_NATIVE, &CLAUDE_NODE] {
+        for way in [Way::Exec, Way::Jail] {
+            calls_of_mcp(agent, way);
         }
-        played.all_are_tied(&["MCP"]);
-        tables::ties_of(&played, "inspected, MCP servers");
     }
+}
+
+fn calls_of_mcp(agent: &'static Agent, way: Way) {
+    let run = Run::of(agent, way, "mcp.json").inspected().policy(MCP);
+    let Some(played) = run.mcp_servers().play() else {
+        return;
+    };
+    played.nothing_is_wrong().what_the_model_read_is_true();
+    let called = played
+        .mcp
+        .iter()
+        .filter(|line| line.text("method") == "tools/call");
+    let called: Vec<&str> = called.map(|line| line.text("tool")).collect();
+    assert!(
+        called.contains(&"echo_a") && !called.contains(&"secret_a"),
+        "{called:?}"
+    );
+    if way == Way::Jail {
+        assert!(called.contains(&"echo_d"), "{called:?}");
+        let mut seen = played.decisions();
+        let on_loopback = |line: &&Line| line.text("tidegate.mcp.server") == "loopback";
+        assert!(seen.any(|line| on_loopback(&line)), "it is seen in a jail");
+    }
+    played.all_are_tied(&["MCP"]);
+    tables::ties_of(&played, "inspected, MCP servers");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::kit::Program;
 
-use super::agent::{Agent, CLAUDE_NATIVE, CODEX, GEMINI, OPENCODE};
+use super::agent::{AIDER, Agent, CLAUDE_NATIVE, CLAUDE_NODE, CODEX, COPILOT, GEMINI, OPENCODE};
 use super::played::Played;
 use super::tables;
 use super::world::{Run, Way};
@@ -88,6 +88,17 @@ fn is_foreign(host: &str) -> bool {
 #[test]
 fn of_claude_code() {
     contacts(&CLAUDE_NATIVE);
+    contacts(&CLAUDE_NODE);
+}
+
+#[test]
+fn of_aider() {
+    contacts(&AIDER);
+}
+
+#[test]
+fn of_copilot() {
+    contacts(&COPILOT);
 }
 
 #[test]

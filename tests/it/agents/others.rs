@@ -1,9 +1,12 @@
 //! Codex, Gemini CLI and opencode, in every way that they are started.
 
-use super::agent::{Agent, CODEX, GEMINI, OPENCODE};
+use super::agent::{AIDER, Agent, CODEX, COPILOT, GEMINI, OPENCODE};
 use super::played::Played;
 use super::tables;
 use super::world::{Run, Way};
+
+/// Every way to start an agent.
+const WAYS: [Way; 4] = [Way::Exec, Way::Jail, Way::Join, Way::ByHand];
 
 fn calls(agent: &'static Agent, way: Way) -> Option<Played> {
     let run = Run::of(agent, way, "calls.json");
@@ -22,17 +25,20 @@ fn calls(agent: &'static Agent, way: Way) -> Option<Played> {
 
 #[test]
 fn codex_is_named_in_every_way() {
-    for way in [Way::Exec, Way::Jail, Way::ByHand] {
+    for way in WAYS {
         let Some(played) = calls(&CODEX, way) else {
             continue;
         };
         played.the_agent_is_named("codex");
+        played
+            .all_are_tied(&["commands"])
+            .sessions_of_open_calls_are_right();
         if way != Way::ByHand {
-            played.all_are_tied(&["commands"]).all_sessions_are_right();
-            played
-                .refusals_of_open_calls_are_told()
-                .what_the_model_read_works();
+            played.all_sessions_are_right();
         }
+        played
+            .refusals_of_open_calls_are_told()
+            .what_the_model_read_works();
         if way == Way::Jail {
             let opened = played
                 .requests
@@ -50,14 +56,12 @@ fn codex_is_named_in_every_way() {
 
 #[test]
 fn gemini_is_named_and_fetches_in_a_jail() {
-    for way in [Way::Exec, Way::Jail, Way::ByHand] {
+    for way in WAYS {
         if let Some(played) = calls(&GEMINI, way) {
             played.the_agent_is_named("gemini-cli");
-            if way != Way::ByHand {
-                played
-                    .refusals_of_open_calls_are_told()
-                    .what_the_model_read_works();
-            }
+            played
+                .refusals_of_open_calls_are_told()
+                .what_the_model_read_works();
             // Its guard against private addresses looks names up: in a jail it lets ours pass.
             let fetched = played.used().contains(&"fetches");
             assert_eq!(fetched, way == Way::Jail, "{:?}: {:#?}", way, played.shown);
@@ -67,7 +71,7 @@ fn gemini_is_named_and_fetches_in_a_jail() {
 
 #[test]
 fn opencode_is_named_in_every_way() {
-    for way in [Way::Exec, Way::Jail] {
+    for way in WAYS {
         let Some(played) = calls(&OPENCODE, way) else {
             continue;
         };
@@ -77,6 +81,28 @@ fn opencode_is_named_in_every_way() {
             .refusals_of_open_calls_are_told()
             .what_the_model_read_works();
         assert_eq!(played.conversations().len(), usize::from(way == Way::Jail));
+    }
+}
+
+#[test]
+fn copilot_is_named_in_every_way() {
+    for way in [Way::Exec, Way::Jail] {
+        if let Some(played) = calls(&COPILOT, way) {
+            played.the_agent_is_named("copilot");
+        }
+    }
+}
+
+#[test]
+fn aider_is_named_in_every_way() {
+    for way in [Way::Exec, Way::Jail] {
+        let run = Run::of(&AIDER, way, "none.json").inspected();
+        let Some(played) = run.play() else { continue };
+        played.nothing_is_wrong().the_agent_is_named("aider");
+        let asked = played.requests.iter();
+        let mut models = asked.filter(|line| line.text("host") == "api.anthropic.com");
+        assert!(models.next().is_some(), "{:#?}", played.outcome);
+        tables::ties(&played, true);
     }
 }
 

@@ -134,28 +134,56 @@ impl Played {
     /// Panics unless every flow is tied to its call or to none, and to its session or to none.
     #[track_caller]
     pub(super) fn nothing_is_wrong(&self) -> &Self {
-        let mut wrong = Vec::new();
-        for line in self.decisions() {
-            let owner = self.owner(line);
-            let (call, session) = (line.text("tool_use_id"), line.text("session.id"));
-            if !call.is_empty() && owner.is_none_or(|asked| !asked.is(call)) {
-                wrong.push(format!("{} has {call}, and is of {owner:?}", about(line)));
-            }
-            let known = owner.map_or("", |asked| &*asked.session);
-            if !session.is_empty() && !known.is_empty() && known != session {
-                wrong.push(format!(
-                    "{} has session {session}, and is of {known}",
-                    about(line)
-                ));
-            }
-            wrong.extend(self.contradicts_the_agent(line));
-        }
+        let lines = self.decisions();
+        let wrong: Vec<String> = lines.flat_map(|line| self.wrong_in(line)).collect();
         assert!(
             wrong.is_empty(),
             "{} ({:?}): {wrong:#?}",
             self.agent,
             self.way
         );
+        self
+    }
+
+    /// Ties of a flow to another call or session than its own.
+    fn wrong_in(&self, line: &Line) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let owner = self.owner(line);
+        let (call, session) = (line.text("tool_use_id"), line.text("session.id"));
+        if !call.is_empty() && owner.is_none_or(|asked| !asked.is(call)) {
+            wrong.push(format!("{} has {call}, and is of {owner:?}", about(line)));
+        }
+        let known = owner.map_or("", |asked| &*asked.session);
+        if !session.is_empty() && !known.is_empty() && known != session {
+            wrong.push(format!(
+                "{} has session {session}, and is of {known}",
+                about(line)
+            ));
+        }
+        wrong.extend(self.contradicts_the_agent(line));
+        wrong
+    }
+
+    /// Panics unless [`Played::nothing_is_wrong`] notices a tie that is moved to another call, to a
+    /// flow of the agent itself, or to another session.
+    #[track_caller]
+    pub(super) fn a_wrong_tie_is_noticed(&self) -> &Self {
+        let is_tied = |line: &&Line| line.has("tool_use_id");
+        let tied = self.decisions().find(is_tied).expect("a tied flow");
+        let own = self.owner(tied).expect("a call");
+        let mut others = self.asked.values();
+        let other = others.find(|asked| asked.call != own.call);
+        let other = &other.expect("another call").call;
+        let mut of_agent = self.decisions().filter(|line| self.owner(line).is_none());
+        let of_agent = of_agent.next().expect("a flow of the agent");
+        for planted in [
+            tied.with("tool_use_id", other),
+            of_agent.with("tool_use_id", &own.call),
+            tied.with("session.id", "another"),
+        ] {
+            let wrong = self.wrong_in(&planted);
+            assert!(!wrong.is_empty(), "not noticed: {planted:#?}");
+        }
         self
     }
 
@@ -331,7 +359,9 @@ impl Played {
     /// told only where another call follows.
     pub(super) fn what_it_reads(&self) -> &'static str {
         let (told, refused) = (self.told(), self.refused_in_open_calls());
-        if told.is_superset(&refused) {
+        if self.asked.is_empty() {
+            "nothing: it makes no calls"
+        } else if told.is_superset(&refused) {
             "each refusal, with its reason and next step"
         } else if told.is_empty() {
             "what the client prints"
@@ -351,10 +381,15 @@ impl Played {
         let owned = self
             .decisions()
             .filter_map(|line| Some((line, self.owner(line)?)));
+        let owned = owned.filter(|(_, asked)| !asked.late);
         let owned: Vec<_> = owned.collect();
+        // By hand a session is known by the agent's own id, or not at all.
+        let by_hand = |line: &Line| self.way == Way::ByHand && line.has("session.id");
         let is_of_agent = |(line, asked): &(&Line, &Asked)| {
-            let same = !asked.session.is_empty() && line.text("session.id") == asked.session;
-            same || line.has("tidegate.session.root")
+            if asked.session.is_empty() {
+                return line.has("tidegate.session.root") || by_hand(line);
+            }
+            line.text("session.id") == asked.session || line.has("tidegate.session.root")
         };
         if owned.iter().all(|(line, _)| !line.has("session.id")) {
             "none"
@@ -368,9 +403,21 @@ impl Played {
     /// Panics unless every flow of a call carries the session that the agent used for the call.
     #[track_caller]
     pub(super) fn all_sessions_are_right(&self) -> &Self {
+        self.sessions_are_right(|_| true)
+    }
+
+    /// As [`Played::all_sessions_are_right`], but for what commands leave in the background.
+    #[track_caller]
+    pub(super) fn sessions_of_open_calls_are_right(&self) -> &Self {
+        self.sessions_are_right(|asked| !asked.late)
+    }
+
+    #[track_caller]
+    fn sessions_are_right(&self, counts: impl Fn(&Asked) -> bool) -> &Self {
         let owned = self
             .decisions()
             .filter_map(|line| Some((line, self.owner(line)?)));
+        let owned = owned.filter(|(_, asked)| counts(asked));
         let wrong: Vec<String> = owned
             .filter(|(line, asked)| line.text("session.id") != asked.session)
             .map(|(line, asked)| {
@@ -396,13 +443,11 @@ impl Played {
         self
     }
 
-    /// Panics unless the records name the agent in every flow, where the gate started it.
+    /// Panics unless the records name the agent in every flow with a session, where the gate started it.
     #[track_caller]
     pub(super) fn the_agent_is_named(&self, name: &str) {
-        let names: BTreeSet<&str> = self
-            .decisions()
-            .map(|line| line.text("tidegate.agent"))
-            .collect();
+        let known = self.decisions().filter(|line| line.has("session.id"));
+        let names: BTreeSet<&str> = known.map(|line| line.text("tidegate.agent")).collect();
         let expected = if self.way == Way::ByHand { "" } else { name };
         assert_eq!(names, BTreeSet::from([expected]), "{:?}", self.way);
     }

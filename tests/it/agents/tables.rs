@@ -40,6 +40,7 @@ pub(super) fn contact(agent: &str, host: &str, category: &str, verdicts: &[Strin
     // Full names of registries are written in no file.
     let host = match host.split('.').collect::<Vec<_>>()[..] {
         [label, "npmjs", "org"] => format!("{label} of npmjs.org"),
+        ["pypi", "org"] => "index of Python packages".to_owned(),
         _ => host.to_owned(),
     };
     let mut cells = vec![agent, &host, category];

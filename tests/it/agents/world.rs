@@ -40,6 +40,13 @@ const NAMES: &[&str] = &[
     "opencode.ai",
     "*.opencode.ai",
     concat!("registry.npmjs", ".org"),
+    concat!("pypi", ".org"),
+    "*.githubcopilot.com",
+    "*.i.posthog.com",
+    "*.posthog.com",
+    "*.applicationinsights.azure.com",
+    "*.exp-tas.com",
+    "openrouter.ai",
 ];
 
 /// How an agent is started.
@@ -378,7 +385,8 @@ impl World {
         };
         let init = match run.way {
             Way::ByHand => run.agent.init,
-            _ => run.agent.init_launched,
+            Way::Join => run.agent.init_joined,
+            Way::Exec | Way::Jail => run.agent.init_launched,
         };
         let prepared = format!("{prepare}{init}exec \"$@\"");
         add(&["sh", "-c", &prepared, &config]);

@@ -28,6 +28,13 @@ impl Line {
         self.0.get(field).is_some_and(|value| !value.is_null())
     }
 
+    /// The same line with another text in a field.
+    pub(crate) fn with(&self, field: &str, text: &str) -> Self {
+        let mut line = self.clone();
+        line.0[field] = text.into();
+        line
+    }
+
     /// `event.name`.
     pub(crate) fn name(&self) -> &str {
         self.text("event.name")
