@@ -15,7 +15,7 @@ use crate::name;
 /// Maximum number of steps of one search. In a step, one machine reads one symbol.
 const MAX_STEPS: usize = 1 << 21;
 
-/// A search took more than [`MAX_STEPS`] and has no result.
+/// A search took more than `MAX_STEPS` and has no result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("these patterns are too many to compare, or have too many wildcards")]
 pub struct TooComplex;
