@@ -120,7 +120,7 @@ fn decisions(criterion: &mut Criterion) {
             path: &url.path,
             upgrade: false,
             tls: false,
-            deed: None,
+            request_facts: None,
         };
         let query = Query {
             who: &who,

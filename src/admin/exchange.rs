@@ -12,7 +12,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::gate::{Gate, Ground, StartError, Started, Wish};
+use crate::gate::{Gate, Ground, SessionRequest, StartError, Started};
 use crate::identity::{Grant, NarrowClaim};
 use crate::record::Asker;
 
@@ -119,8 +119,10 @@ async fn exchange(
     if let Err(limited) = session_within(&gate, &by, Some(&grant)).await {
         return Ok(limited);
     }
-    let wish = wish(&asked);
-    let started = gate.start_session(&wish, Ground::Grant(&grant), &by).await;
+    let session_request = session_request(&asked);
+    let started = gate
+        .start_session(&session_request, Ground::Grant(&grant), &by)
+        .await;
     if let Err(StartError::Record(error)) = started {
         return Ok(Refused::from(error).into_response());
     }
@@ -128,8 +130,10 @@ async fn exchange(
         let why = error.to_string();
         match error {
             StartError::NoKey => Problem::new("unsupported_grant_type", why),
-            StartError::Wish(_) if asked.scope.is_some() => Problem::new("invalid_scope", why),
-            StartError::Wish(_) | StartError::Ground | StartError::Record(_) => {
+            StartError::BadRequest(_) if asked.scope.is_some() => {
+                Problem::new("invalid_scope", why)
+            }
+            StartError::BadRequest(_) | StartError::Ground | StartError::Record(_) => {
                 Problem::new("invalid_request", why)
             }
         }
@@ -173,9 +177,9 @@ fn understood(asked: &Asked) -> Result<(), Problem> {
     Ok(())
 }
 
-fn wish(asked: &Asked) -> Wish {
+fn session_request(asked: &Asked) -> SessionRequest {
     let words = |text: &String| text.split_ascii_whitespace().map(str::to_owned).collect();
-    Wish {
+    SessionRequest {
         session: asked.session.clone(),
         agent: asked.agent.clone(),
         channel: asked.channel.clone(),
@@ -185,7 +189,7 @@ fn wish(asked: &Asked) -> Wish {
             tiers: asked.tier.iter().cloned().collect(),
             within: asked.scope.as_ref().map(words),
         },
-        ..Wish::default()
+        ..SessionRequest::default()
     }
 }
 

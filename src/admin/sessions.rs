@@ -15,7 +15,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::gate::{EndedSession, Gate, Ground, StartError, Wish};
+use crate::gate::{EndedSession, Gate, Ground, SessionRequest, StartError};
 use crate::identity::{Grant, RevokeError, TokenError};
 use crate::record::{Asker, RecordUnavailable};
 
@@ -76,7 +76,7 @@ impl From<StartError> for Refused {
     fn from(error: StartError) -> Self {
         let (status, word) = match error {
             StartError::NoKey => (StatusCode::CONFLICT, "no_key"),
-            StartError::Wish(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            StartError::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             StartError::Ground => (StatusCode::UNAUTHORIZED, "identity_invalid"),
             StartError::Record(error) => return error.into(),
         };
@@ -125,7 +125,7 @@ async fn start(
     Extension(door): Extension<Door>,
     Extension(asker): Extension<Asker>,
     headers: HeaderMap,
-    Json(wish): Json<Wish>,
+    Json(request): Json<SessionRequest>,
 ) -> Result<Response, Refused> {
     let grant = bearer(&gate, &headers)?;
     let ground = match (&grant, door) {
@@ -136,7 +136,7 @@ async fn start(
     if let Err(limited) = session_within(&gate, &asker, grant.as_deref()).await {
         return Ok(limited);
     }
-    let started = gate.start_session(&wish, ground, &asker).await?;
+    let started = gate.start_session(&request, ground, &asker).await?;
     Ok((StatusCode::CREATED, Json(started)).into_response())
 }
 

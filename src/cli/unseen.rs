@@ -46,7 +46,7 @@ fn passes_unseen(policy: &Policy, tier: &str, target: &Target, path: &Path) -> b
         path,
         upgrade: false,
         tls: true,
-        deed: None,
+        request_facts: None,
     });
     let opaque = !matches!(tunnel.inspect, Inspect::Yes);
     tunnel.verdict == Verdict::Allow && opaque && request.verdict == Verdict::Deny

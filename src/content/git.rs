@@ -31,7 +31,9 @@ pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8], ended:
         return probe(head, rest, ended);
     }
     match commands(&lines) {
-        Ok(commands) => Progress::Done(commands.iter().map(|one| one.deed(head)).collect()),
+        Ok(commands) => {
+            Progress::Done(commands.iter().map(|one| one.request_facts(head)).collect())
+        }
         Err(why) => Progress::Malformed(why),
     }
 }
@@ -89,7 +91,7 @@ struct Command<'a> {
 }
 
 impl Command<'_> {
-    fn deed(&self, head: &RequestFacts) -> RequestFacts {
+    fn request_facts(&self, head: &RequestFacts) -> RequestFacts {
         let operation = match (self.creates, self.deletes) {
             (_, true) => "delete",
             (true, false) => "create",
@@ -228,7 +230,7 @@ pub(super) fn is_ref(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{body, deeds};
+    use super::super::tests::{body, facts_list};
     use super::*;
     use crate::policy::Body;
 
@@ -254,13 +256,17 @@ mod tests {
     }
 
     fn told(bytes: &[u8]) -> Vec<(String, String)> {
-        let deeds = deeds(judged(bytes));
-        assert!(deeds.iter().all(|deed| deed.action == Some(Action::Write)));
-        let pair = |deed: RequestFacts| {
-            let operation = deed.operation.unwrap().to_string();
-            (operation, deed.reference.unwrap().into_string())
+        let facts_list = facts_list(judged(bytes));
+        assert!(
+            facts_list
+                .iter()
+                .all(|request_facts| request_facts.action == Some(Action::Write))
+        );
+        let pair = |request_facts: RequestFacts| {
+            let operation = request_facts.operation.unwrap().to_string();
+            (operation, request_facts.reference.unwrap().into_string())
         };
-        deeds.into_iter().map(pair).collect()
+        facts_list.into_iter().map(pair).collect()
     }
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -269,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn each_ref_of_a_push_is_a_deed() {
+    fn each_ref_of_a_push_is_judged() {
         let bytes = push(&[
             &format!("{OLD} {NEW} refs/heads/main\0 report-status side-band-64k agent=git/2.47.3"),
             &format!("{OLD} {ZERO} refs/heads/old"),
@@ -366,9 +372,9 @@ mod tests {
     fn git_asks_first_with_a_push_of_nothing() {
         let read =
             |bytes: &[u8], ended| read(&body(Body::GitPush), &Fields::default(), bytes, ended);
-        let deeds = deeds(read(b"0000", true));
-        assert_eq!(deeds[0].action, Some(Action::Read));
-        assert_eq!(deeds[0].operation.as_deref(), Some("push-probe"));
+        let facts_list = facts_list(read(b"0000", true));
+        assert_eq!(facts_list[0].action, Some(Action::Read));
+        assert_eq!(facts_list[0].operation.as_deref(), Some("push-probe"));
         assert_eq!(read(b"0000", false), Progress::More);
         assert!(matches!(read(b"0000PACK", true), Progress::Malformed(_)));
     }

@@ -205,8 +205,11 @@ mod tests {
             content_encoding: coding,
             ..Fields::default()
         };
-        let deed = read(&body(Body::GitFetch), &fields, bytes);
-        (deed.action, deed.operation.unwrap_or_default().to_string())
+        let request_facts = read(&body(Body::GitFetch), &fields, bytes);
+        (
+            request_facts.action,
+            request_facts.operation.unwrap_or_default().to_string(),
+        )
     }
 
     fn fetches(bytes: &[u8]) -> bool {

@@ -196,8 +196,11 @@ mod tests {
     fn a_question_for_locks_reads_and_carries_nothing_else() {
         let told = |text: &str| {
             let head = body(Body::LfsVerify);
-            let deed = read_verify(&head, &Fields::default(), text.as_bytes());
-            (deed.action, deed.operation.unwrap_or_default().to_string())
+            let request_facts = read_verify(&head, &Fields::default(), text.as_bytes());
+            (
+                request_facts.action,
+                request_facts.operation.unwrap_or_default().to_string(),
+            )
         };
         let locks = (Some(Action::Read), "lfs-locks".to_owned());
         for text in [
@@ -225,8 +228,11 @@ mod tests {
     #[test]
     fn the_ref_is_read() {
         let text = br#"{"operation":"upload","ref":{"name":"refs/heads/agent/x"}}"#;
-        let deed = read(&body(Body::LfsBatch), &Fields::default(), text);
-        assert_eq!(deed.reference.as_deref(), Some("refs/heads/agent/x"));
+        let request_facts = read(&body(Body::LfsBatch), &Fields::default(), text);
+        assert_eq!(
+            request_facts.reference.as_deref(),
+            Some("refs/heads/agent/x")
+        );
     }
 
     #[test]
@@ -246,11 +252,11 @@ mod tests {
             content_encoding: Some(b"gzip"),
             ..Fields::default()
         };
-        let deed = read(
+        let request_facts = read(
             &body(Body::LfsBatch),
             &fields,
             br#"{"operation":"download"}"#,
         );
-        assert_eq!(deed.action, Some(Action::Write));
+        assert_eq!(request_facts.action, Some(Action::Write));
     }
 }

@@ -119,7 +119,7 @@ const MESSAGES: &[&[u8]] = &[
 fn done(kind: Body, fields: &Fields<'_>, bytes: &[u8]) -> Vec<RequestFacts> {
     let path = Path::parse(b"/graphql").unwrap();
     match read(&body(kind), fields, "POST", &path, bytes, true) {
-        Progress::Done(deeds) => deeds,
+        Progress::Done(facts_list) => facts_list,
         Progress::Malformed(_) => Vec::new(),
         Progress::More => panic!("more than all of it"),
     }
@@ -177,13 +177,13 @@ fn mutates(document: &str) -> bool {
 proptest! {
     #[test]
     fn a_changed_push_names_each_ref_that_it_has(bytes in changed(PUSHES)) {
-        for deed in done(Body::GitPush, &Fields::default(), &bytes) {
-            let Some(reference) = deed.reference.as_deref() else {
-                prop_assert_eq!(deed.operation.as_deref(), Some("push-probe"));
+        for request_facts in done(Body::GitPush, &Fields::default(), &bytes) {
+            let Some(reference) = request_facts.reference.as_deref() else {
+                prop_assert_eq!(request_facts.operation.as_deref(), Some("push-probe"));
                 prop_assert_eq!(bytes.as_slice(), b"0000");
                 continue;
             };
-            prop_assert_eq!(deed.action, Some(Action::Write));
+            prop_assert_eq!(request_facts.action, Some(Action::Write));
             prop_assert!(git::is_ref(reference));
             let found = bytes.windows(reference.len()).any(|part| part == reference.as_bytes());
             prop_assert!(found, "{reference}");
@@ -192,10 +192,10 @@ proptest! {
 
     #[test]
     fn a_changed_fetch_reads_only_what_a_fetch_may_carry(bytes in changed(FETCHES)) {
-        let deeds = done(Body::GitFetch, &Fields::default(), &bytes);
-        let [deed] = deeds.as_slice() else { panic!("{deeds:?}") };
-        if deed.action == Some(Action::Read) {
-            prop_assert_eq!(deed.operation.as_deref(), Some("fetch"));
+        let facts_list = done(Body::GitFetch, &Fields::default(), &bytes);
+        let [request_facts] = facts_list.as_slice() else { panic!("{facts_list:?}") };
+        if request_facts.action == Some(Action::Read) {
+            prop_assert_eq!(request_facts.operation.as_deref(), Some("fetch"));
             let is_control = |byte: &&u8| byte.is_ascii_control() && **byte != b'\n';
             prop_assert_eq!(bytes.iter().find(is_control), None);
         }
@@ -204,9 +204,9 @@ proptest! {
     #[test]
     fn a_changed_document_reads_only_without_a_mutation(bytes in changed(GRAPHQL)) {
         let fields = Fields { content_type: Some(b"application/json"), ..Fields::default() };
-        let deeds = done(Body::GraphQl, &fields, &bytes);
-        prop_assert!(!deeds.is_empty());
-        if deeds.iter().all(|deed| deed.action == Some(Action::Read)) {
+        let facts_list = done(Body::GraphQl, &fields, &bytes);
+        prop_assert!(!facts_list.is_empty());
+        if facts_list.iter().all(|request_facts| request_facts.action == Some(Action::Read)) {
             let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
             let list = value.as_array().cloned().unwrap_or_else(|| vec![value]);
             for request in list {
@@ -218,15 +218,15 @@ proptest! {
 
     #[test]
     fn a_changed_message_calls_the_tool_that_a_parser_sees(bytes in changed(MESSAGES)) {
-        let deeds = done(Body::Mcp, &Fields::default(), &bytes);
-        if deeds.is_empty() {
+        let facts_list = done(Body::Mcp, &Fields::default(), &bytes);
+        if facts_list.is_empty() {
             return Ok(());
         }
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         let list = value.as_array().cloned().unwrap_or_else(|| vec![value]);
-        prop_assert_eq!(list.len(), deeds.len());
-        for (message, deed) in list.iter().zip(&deeds) {
-            let call = deed.mcp.as_ref().unwrap();
+        prop_assert_eq!(list.len(), facts_list.len());
+        for (message, request_facts) in list.iter().zip(&facts_list) {
+            let call = request_facts.mcp.as_ref().unwrap();
             prop_assert_eq!(call.method.as_deref(), message["method"].as_str());
             if call.method.as_deref() == Some("tools/call") {
                 prop_assert_eq!(call.tool.as_deref(), message["params"]["name"].as_str());

@@ -33,17 +33,20 @@ pub(super) fn body(body: Body) -> RequestFacts {
 }
 
 /// Returns the facts of a body that was read, each of them whole.
-pub(super) fn deeds(progress: Progress) -> Vec<RequestFacts> {
-    let Progress::Done(deeds) = progress else {
+pub(super) fn facts_list(progress: Progress) -> Vec<RequestFacts> {
+    let Progress::Done(facts_list) = progress else {
         panic!("{progress:?}");
     };
-    assert!(!deeds.is_empty());
-    for deed in &deeds {
-        assert_eq!((deed.seen, deed.body), (Seen::Whole, None));
-        assert_eq!(deed.repository.as_deref(), Some("acme/app"));
-        assert_eq!(deed.service.as_deref(), Some("service"));
+    assert!(!facts_list.is_empty());
+    for request_facts in &facts_list {
+        assert_eq!(
+            (request_facts.seen, request_facts.body),
+            (Seen::Whole, None)
+        );
+        assert_eq!(request_facts.repository.as_deref(), Some("acme/app"));
+        assert_eq!(request_facts.service.as_deref(), Some("service"));
     }
-    deeds
+    facts_list
 }
 
 fn judged(head: &RequestFacts, fields: &Fields<'_>, bytes: &[u8], ended: bool) -> Progress {
@@ -66,8 +69,8 @@ fn a_body_that_nothing_asks_for_is_not_read() {
 
 #[test]
 fn a_request_to_a_model_is_a_call() {
-    let deeds = deeds(judged(&body(Body::Model), &Fields::default(), b"", false));
-    assert_eq!(deeds[0].action, Some(Action::Call));
+    let facts_list = facts_list(judged(&body(Body::Model), &Fields::default(), b"", false));
+    assert_eq!(facts_list[0].action, Some(Action::Call));
 }
 
 #[test]
@@ -78,8 +81,8 @@ fn what_is_too_long_is_a_write_or_refused() {
         Body::LfsBatch,
         Body::LfsVerify,
     ] {
-        let deeds = deeds(too_long(&body(kind)));
-        assert_eq!(deeds[0].action, Some(Action::Write));
+        let facts_list = facts_list(too_long(&body(kind)));
+        assert_eq!(facts_list[0].action, Some(Action::Write));
     }
     for kind in [Body::GitPush, Body::Mcp] {
         assert!(matches!(too_long(&body(kind)), Progress::Malformed(_)));

@@ -87,9 +87,9 @@ mod tests {
             repository: None,
             ..body(Body::OciToken)
         };
-        let deed = read(&head, &fields, form.as_bytes());
-        let repository = deed.repository.unwrap_or_default();
-        format!("{} {repository}", deed.operation.unwrap())
+        let request_facts = read(&head, &fields, form.as_bytes());
+        let repository = request_facts.repository.unwrap_or_default();
+        format!("{} {repository}", request_facts.operation.unwrap())
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
             content_type: Some(b"application/json"),
             ..Fields::default()
         };
-        let deed = read(&head, &json, b"scope=repository:a:pull");
-        assert_eq!(deed.action, Some(Action::Write));
+        let request_facts = read(&head, &json, b"scope=repository:a:pull");
+        assert_eq!(request_facts.action, Some(Action::Write));
     }
 }

@@ -30,7 +30,7 @@ use crate::policy::{CallerKey, Category, Decision, Guard, Policy};
 pub use alive::{KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, KEEPALIVE_TIME, USER_TIMEOUT, keep_alive};
 pub use descriptors::{Descriptors, NoDescriptor, Split, Taken};
 pub use document::{Document, DocumentError, Sought, Wanted};
-pub use parent::{Errand, Parent, ParentError, Purpose, Through};
+pub use parent::{DialContext, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};
 pub use program::{Children, ProgramEnd, ProgramStart, ProgramWitness, Programs};
 pub use resolve::{ResolveError, Resolver};
@@ -265,11 +265,15 @@ impl Dialer {
     }
 
     /// Connects to the target of a route: by its parents, or directly if it has none.
-    pub async fn reach(&self, route: &Route, errand: Errand<'_>) -> Result<Upstream, DialError> {
+    pub async fn reach(
+        &self,
+        route: &Route,
+        context: DialContext<'_>,
+    ) -> Result<Upstream, DialError> {
         if route.parents.is_empty() {
-            return self.dial_for(errand.caller, &route.addresses).await;
+            return self.dial_for(context.caller, &route.addresses).await;
         }
-        self.reach_by_parents(route, errand).await
+        self.reach_by_parents(route, context).await
     }
 
     /// Like [`Self::dial_for`], for the gate itself.

@@ -49,7 +49,7 @@ pub enum Asked {
         /// Whether the request goes over TLS.
         tls: bool,
         /// The facts of the request; of several, the last.
-        deed: Option<Arc<RequestFacts>>,
+        request_facts: Option<Arc<RequestFacts>>,
     },
 }
 
@@ -63,13 +63,13 @@ impl Asked {
                 path,
                 upgrade,
                 tls,
-                deed,
+                request_facts,
             } => Self::Request {
                 method: Cow::Owned((*method).to_owned()),
                 path: (*path).clone(),
                 upgrade: *upgrade,
                 tls: *tls,
-                deed: deed.map(|deed| Arc::new(deed.clone())),
+                request_facts: request_facts.map(|request_facts| Arc::new(request_facts.clone())),
             },
         }
     }
@@ -83,13 +83,13 @@ impl Asked {
                 path,
                 upgrade,
                 tls,
-                deed,
+                request_facts,
             } => Attempt::Request {
                 method,
                 path,
                 upgrade: *upgrade,
                 tls: *tls,
-                deed: deed.as_deref(),
+                request_facts: request_facts.as_deref(),
             },
         }
     }

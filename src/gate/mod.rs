@@ -40,7 +40,7 @@ pub use report_tokens::ReportTokens;
 pub use shadow::Shadow;
 pub use snapshot::{Parts, Snapshot};
 pub use start::{
-    EndedSession, Ground, StartError, Started, Wish, Workplace, by_hand, session_facts,
+    EndedSession, Ground, SessionRequest, StartError, Started, Workplace, by_hand, session_facts,
 };
 
 /// A running gate.

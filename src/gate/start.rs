@@ -22,7 +22,7 @@ use super::{Gate, Snapshot};
 /// A request for a new session. An absent value is unknown, or inherited from the parent session.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Wish {
+pub struct SessionRequest {
     /// The session id; by default that of the parent, or a new one.
     pub session: Option<String>,
     /// The agent: `claude-code` …
@@ -108,7 +108,7 @@ pub enum StartError {
     NoKey,
     /// A value of the request is invalid.
     #[error("{0}")]
-    Wish(&'static str),
+    BadRequest(&'static str),
     /// The parent session or token is no longer valid.
     #[error("the session or token that this session comes from is no longer valid")]
     Ground,
@@ -152,22 +152,22 @@ impl Gate {
     /// Starts a session, and returns when its start is written to the log.
     pub async fn start_session(
         &self,
-        wish: &Wish,
+        request: &SessionRequest,
         ground: Ground<'_>,
         asker: &Asker,
     ) -> Result<Started, StartError> {
         let snapshot = self.snapshot.load_full();
         let now = self.clock.now();
-        sound(wish)?;
+        sound(request)?;
         let claims = match ground {
-            Ground::Grant(grant) => child(&snapshot, wish, grant, now)?,
-            Ground::Launcher(workplace) => launched(&snapshot, wish, workplace, now)?,
-            Ground::Local => local(&snapshot, wish, now)?,
+            Ground::Grant(grant) => child(&snapshot, request, grant, now)?,
+            Ground::Launcher(workplace) => launched(&snapshot, request, workplace, now)?,
+            Ground::Local => local(&snapshot, request, now)?,
         };
         let root = claims.root.as_deref().unwrap_or(&claims.sid);
         let sessions = snapshot.identity.sessions();
         if matches!(ground, Ground::Grant(_)) && sessions.is_taken(&claims.sid, root, now) {
-            return Err(StartError::Wish(
+            return Err(StartError::BadRequest(
                 "another caller has a session with this id",
             ));
         }
@@ -175,14 +175,14 @@ impl Gate {
         let token = signer.mint(&claims).ok_or(StartError::NoKey)?;
         let grant = snapshot.identity.tokens().verify(&token, now);
         let grant = grant.map_err(|why| match why {
-            TokenError::Malformed => StartError::Wish("the claims do not fit into a token"),
+            TokenError::Malformed => StartError::BadRequest("the claims do not fit into a token"),
             _ => StartError::Ground,
         })?;
         let caller = caller_of(&snapshot, &grant).ok_or(StartError::Ground)?;
         let facts = Box::new(session_facts(&grant, None, asker));
         let event = self.recorder.queue_event(&Event::SessionStarted(facts));
         event.written().await?;
-        self.enter_session(&grant, wish, now);
+        self.enter_session(&grant, request, now);
         let said = grant.repository_said();
         Ok(Started {
             session: claims.sid,
@@ -199,17 +199,17 @@ impl Gate {
         })
     }
 
-    fn enter_session(&self, grant: &Arc<Grant>, wish: &Wish, now: Timestamp) {
+    fn enter_session(&self, grant: &Arc<Grant>, request: &SessionRequest, now: Timestamp) {
         let Some(session) = &grant.session else {
             return;
         };
-        let folder = wish.folder.as_deref().map(PathBuf::from);
+        let folder = request.folder.as_deref().map(PathBuf::from);
         let head = folder.map(|folder| Arc::new(Head::of(folder, self.readers.clone())));
         let live = Live {
             head,
             root: grant.root.clone(),
             work: grant.work.clone(),
-            pid: wish.pid,
+            pid: request.pid,
             expires: grant.expires.unwrap_or(now),
             grant: grant.clone(),
             tokens: vec![grant.id.clone()],
@@ -304,51 +304,53 @@ pub fn session_facts(grant: &Grant, detail: Option<Box<str>>, asker: &Asker) -> 
 }
 
 /// Checks the texts of a request: they may come from unknown authors.
-fn sound(wish: &Wish) -> Result<(), StartError> {
+fn sound(request: &SessionRequest) -> Result<(), StartError> {
     let texts = [
-        &wish.session,
-        &wish.agent,
-        &wish.repository,
-        &wish.r#ref,
-        &wish.commit,
-        &wish.user,
-        &wish.permission_mode,
-        &wish.channel,
+        &request.session,
+        &request.agent,
+        &request.repository,
+        &request.r#ref,
+        &request.commit,
+        &request.user,
+        &request.permission_mode,
+        &request.channel,
     ];
-    let texts = texts.into_iter().flatten().chain(&wish.groups);
+    let texts = texts.into_iter().flatten().chain(&request.groups);
     let mut wrong = texts.filter(|text| {
         text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control)
     });
-    if wrong.next().is_some() || wish.groups.len() > MOST {
-        return Err(StartError::Wish(
+    if wrong.next().is_some() || request.groups.len() > MOST {
+        return Err(StartError::BadRequest(
             "each text needs 1 to 512 bytes without control characters; at most 64 groups",
         ));
     }
-    if let Some(session) = &wish.session
+    if let Some(session) = &request.session
         && Uuid::try_parse(session).is_err()
     {
-        return Err(StartError::Wish("the session id must be a UUID"));
+        return Err(StartError::BadRequest("the session id must be a UUID"));
     }
-    if let Some(repository) = &wish.repository
+    if let Some(repository) = &request.repository
         && crate::policy::canonical_repository(repository).is_none()
     {
-        return Err(StartError::Wish("the repository must be a clone URL"));
+        return Err(StartError::BadRequest("the repository must be a clone URL"));
     }
-    if let Some(folder) = &wish.folder {
+    if let Some(folder) = &request.folder {
         let plain = folder.len() <= MAX_FOLDER && !folder.chars().any(char::is_control);
         if !plain || !folder.starts_with('/') {
-            return Err(StartError::Wish("the folder must be an absolute path"));
+            return Err(StartError::BadRequest(
+                "the folder must be an absolute path",
+            ));
         }
     }
-    let narrow = &wish.narrow;
+    let narrow = &request.narrow;
     if narrow.tiers.len() > MOST || narrow.within.as_ref().is_some_and(|all| all.len() > MOST) {
-        return Err(StartError::Wish(
+        return Err(StartError::BadRequest(
             "a session can be narrowed to at most 64 tiers and 64 categories",
         ));
     }
     let within = narrow.within.iter().flatten().map(String::as_str);
     if Within::parse(within).is_err() {
-        return Err(StartError::Wish(
+        return Err(StartError::BadRequest(
             "a session can be narrowed to categories, or `category:action`",
         ));
     }
@@ -356,22 +358,26 @@ fn sound(wish: &Wish) -> Result<(), StartError> {
 }
 
 /// The claims of a token that a holder of the key makes without a gate.
-pub fn by_hand(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
-    sound(wish)?;
-    let mut claims = fresh(tokens, wish, now);
-    place(&mut claims, wish, None, !wish.working_copy);
+pub fn by_hand(
+    tokens: &Tokens,
+    request: &SessionRequest,
+    now: Timestamp,
+) -> Result<Claims, StartError> {
+    sound(request)?;
+    let mut claims = fresh(tokens, request, now);
+    place(&mut claims, request, None, !request.working_copy);
     Ok(claims)
 }
 
 /// The claims of the session of a launched command.
 fn launched(
     snapshot: &Snapshot,
-    wish: &Wish,
+    request: &SessionRequest,
     workplace: &Workplace,
     now: Timestamp,
 ) -> Result<Claims, StartError> {
-    let mut claims = fresh(snapshot.identity.tokens(), wish, now);
-    let mapped = mapped(snapshot, wish);
+    let mut claims = fresh(snapshot.identity.tokens(), request, now);
+    let mapped = mapped(snapshot, request);
     if let (None, Some((pinned, trust))) = (&mapped, &workplace.pin) {
         claims.basis = Some(RepositoryBasis::Pin);
         claims.repository = None;
@@ -380,21 +386,21 @@ fn launched(
             Trust::Asserted | Trust::None => claims.said.push(pinned.clone()),
         }
     } else {
-        place(&mut claims, wish, mapped, !wish.working_copy);
+        place(&mut claims, request, mapped, !request.working_copy);
     }
     hint(&mut claims, workplace.hints.iter().cloned())?;
     Ok(claims)
 }
 
 /// The repository that the configuration maps the folder of a session to.
-fn mapped(snapshot: &Snapshot, wish: &Wish) -> Option<String> {
-    let folder = wish.folder.as_deref().map(Path::new)?;
+fn mapped(snapshot: &Snapshot, request: &SessionRequest) -> Option<String> {
+    let folder = request.folder.as_deref().map(Path::new)?;
     text(snapshot.workspaces.repository_of(folder))
 }
 
 /// Sets the repository of a new session: the repository mapped to its folder, else the named
 /// repository, which is evidence if `believed`.
-fn place(claims: &mut Claims, wish: &Wish, mapped: Option<String>, believed: bool) {
+fn place(claims: &mut Claims, request: &SessionRequest, mapped: Option<String>, believed: bool) {
     let named = claims.repository.take();
     let (repository, basis, believed) = match mapped {
         Some(mapped) => {
@@ -402,7 +408,7 @@ fn place(claims: &mut Claims, wish: &Wish, mapped: Option<String>, believed: boo
             claims.hints.extend(other);
             (Some(mapped), RepositoryBasis::Workspace, true)
         }
-        None if wish.working_copy => (named, RepositoryBasis::WorkingCopy, believed),
+        None if request.working_copy => (named, RepositoryBasis::WorkingCopy, believed),
         None => (named, RepositoryBasis::Session, believed),
     };
     claims.basis = Some(basis);
@@ -422,7 +428,7 @@ fn hint(claims: &mut Claims, hints: impl IntoIterator<Item = String>) -> Result<
         }
     }
     if claims.hints.len() > MOST_SAID {
-        return Err(StartError::Wish(
+        return Err(StartError::BadRequest(
             "the folder has too many possible repositories",
         ));
     }
@@ -430,45 +436,49 @@ fn hint(claims: &mut Claims, hints: impl IntoIterator<Item = String>) -> Result<
 }
 
 /// The claims of a new session, as requested.
-fn fresh(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Claims {
-    let session = match &wish.session {
+fn fresh(tokens: &Tokens, request: &SessionRequest, now: Timestamp) -> Claims {
+    let session = match &request.session {
         Some(session) => session.to_ascii_lowercase(),
         None => Uuid::now_v7().to_string(),
     };
-    let repository = wish.repository.as_deref();
+    let repository = request.repository.as_deref();
     Claims {
-        sub: wish.user.clone(),
-        agent: wish.agent.clone(),
+        sub: request.user.clone(),
+        agent: request.agent.clone(),
         repository: repository.and_then(crate::policy::canonical_repository),
-        r#ref: wish.r#ref.clone(),
-        commit: wish.commit.clone(),
-        groups: wish.groups.clone(),
-        mode: wish.permission_mode.clone(),
-        channel: wish.channel.clone(),
-        narrow: wish.narrow.clone(),
-        bound: wish.bound.clone(),
-        ..tokens.blank(&session, now, lifetime(wish))
+        r#ref: request.r#ref.clone(),
+        commit: request.commit.clone(),
+        groups: request.groups.clone(),
+        mode: request.permission_mode.clone(),
+        channel: request.channel.clone(),
+        narrow: request.narrow.clone(),
+        bound: request.bound.clone(),
+        ..tokens.blank(&session, now, lifetime(request))
     }
 }
 
-fn lifetime(wish: &Wish) -> Duration {
-    wish.lifetime.map_or(Duration::MAX, Duration::from_secs)
+fn lifetime(request: &SessionRequest) -> Duration {
+    request.lifetime.map_or(Duration::MAX, Duration::from_secs)
 }
 
 /// The claims of a session without evidence: asserted, unless `identity.session.local = "trust"`.
 ///
 /// A session that exists already becomes no looser, and values without evidence do not replace
 /// values with evidence.
-fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
+fn local(
+    snapshot: &Snapshot,
+    request: &SessionRequest,
+    now: Timestamp,
+) -> Result<Claims, StartError> {
     let identity = &snapshot.identity;
-    let mut claims = fresh(identity.tokens(), wish, now);
+    let mut claims = fresh(identity.tokens(), request, now);
     let trusts = identity.local() == config::Local::Trust;
     claims.asserted = !trusts;
     place(
         &mut claims,
-        wish,
-        mapped(snapshot, wish),
-        trusts && !wish.working_copy,
+        request,
+        mapped(snapshot, request),
+        trusts && !request.working_copy,
     );
     let named = claims.said.last().or(claims.repository.as_ref());
     if let Some(live) = identity.sessions().live(&claims.sid) {
@@ -476,7 +486,7 @@ fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, Sta
         if before.verified && !trusts {
             return Err(StartError::Ground);
         }
-        claims.narrow = (&before.narrow.and(&narrow_of(wish)?)).into();
+        claims.narrow = (&before.narrow.and(&narrow_of(request)?)).into();
         if named.map(String::as_str) != before.works_on().map(|known| &**known) {
             let tier = caller_of(snapshot, before).map(|caller| caller.tier.to_string());
             claims.narrow.tiers.extend(tier);
@@ -486,7 +496,7 @@ fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, Sta
         return Ok(claims);
     }
     if !claims.groups.is_empty() {
-        return Err(StartError::Wish(
+        return Err(StartError::BadRequest(
             "groups need evidence: exchange a token, or set `identity.session.local`",
         ));
     }
@@ -500,20 +510,20 @@ fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, Sta
 /// tier stricter, never looser.
 fn child(
     snapshot: &Snapshot,
-    wish: &Wish,
+    request: &SessionRequest,
     grant: &Arc<Grant>,
     now: Timestamp,
 ) -> Result<Claims, StartError> {
     caller_of(snapshot, grant).ok_or(StartError::Ground)?;
     let identity = &snapshot.identity;
-    let mut claims = fresh(identity.tokens(), &inherited(wish, grant), now);
+    let mut claims = fresh(identity.tokens(), &inherited(request, grant), now);
     let expires = grant.expires.map_or(i64::MAX, Timestamp::as_second);
     if grant.evidence == Evidence::Token {
         claims.exp = claims.exp.min(expires);
     }
     // A job has no session to descend from: the session becomes its own root if this gate gives it
     // an id.
-    let named = wish.session.is_some() || grant.session.is_some();
+    let named = request.session.is_some() || grant.session.is_some();
     claims.root = grant
         .root
         .as_ref()
@@ -525,12 +535,13 @@ fn child(
     claims.beside = text(grant.beside.as_ref());
     claims.organization = text(grant.work.organization.as_ref());
     claims.job = grant.work.job.as_ref().map(Into::into);
-    claims.narrow = (&grant.narrow.and(&narrow_of(wish)?)).into();
+    claims.narrow = (&grant.narrow.and(&narrow_of(request)?)).into();
     claims.from = grant.hands_on().map(ToString::to_string).collect();
-    claims.issued_ref = grant.work.issued_ref && wish.r#ref.is_none() && wish.commit.is_none();
+    claims.issued_ref =
+        grant.work.issued_ref && request.r#ref.is_none() && request.commit.is_none();
     claims.said = Vec::new();
     claims.hints = grant.line.hints.iter().map(ToString::to_string).collect();
-    place(&mut claims, wish, mapped(snapshot, wish), true);
+    place(&mut claims, request, mapped(snapshot, request), true);
     let named = claims.repository.take();
     claims.said = said(grant, named);
     if claims.said.last().map(String::as_str) == grant.line.said.last().map(|said| &**said) {
@@ -539,7 +550,7 @@ fn child(
     claims.repository = text(grant.repository.as_ref());
     hint(&mut claims, [])?;
     if claims.from.len() > MOST_NAMES || claims.said.len() > MOST_SAID {
-        return Err(StartError::Wish(
+        return Err(StartError::BadRequest(
             "the session comes from too many sessions, or names too many repositories",
         ));
     }
@@ -557,34 +568,34 @@ fn said(grant: &Grant, wished: Option<String>) -> Vec<String> {
 }
 
 /// The request, with values of the parent where values are absent or may not be changed.
-fn inherited(wish: &Wish, grant: &Grant) -> Wish {
+fn inherited(request: &SessionRequest, grant: &Grant) -> SessionRequest {
     let or =
         |wished: &Option<String>, known: Option<&Arc<str>>| wished.clone().or_else(|| text(known));
     let work = &grant.work;
-    Wish {
-        session: or(&wish.session, grant.session.as_ref()),
-        agent: or(&wish.agent, work.agent.as_ref()),
-        repository: or(&wish.repository, grant.works_on()),
-        r#ref: or(&wish.r#ref, work.ref_name.as_ref()),
-        commit: or(&wish.commit, work.revision.as_ref()),
-        permission_mode: or(&wish.permission_mode, work.permission_mode.as_ref()),
+    SessionRequest {
+        session: or(&request.session, grant.session.as_ref()),
+        agent: or(&request.agent, work.agent.as_ref()),
+        repository: or(&request.repository, grant.works_on()),
+        r#ref: or(&request.r#ref, work.ref_name.as_ref()),
+        commit: or(&request.commit, work.revision.as_ref()),
+        permission_mode: or(&request.permission_mode, work.permission_mode.as_ref()),
         // A command cannot claim to be its agent.
         channel: match grant.channel.as_deref() {
             Some("bash") => Some("bash".to_owned()),
-            _ => or(&wish.channel, grant.channel.as_ref()),
+            _ => or(&request.channel, grant.channel.as_ref()),
         },
         user: text(grant.subject.as_ref()),
         groups: grant.groups.iter().map(ToString::to_string).collect(),
         bound: BoundClaim {
-            address: grant.bound.address.or(wish.bound.address),
-            listener: grant.bound.listener.or(wish.bound.listener),
+            address: grant.bound.address.or(request.bound.address),
+            listener: grant.bound.listener.or(request.bound.listener),
         },
-        ..wish.clone()
+        ..request.clone()
     }
 }
 
-fn narrow_of(wish: &Wish) -> Result<crate::identity::Narrow, StartError> {
-    wish.narrow.read().ok_or(StartError::Wish(
+fn narrow_of(request: &SessionRequest) -> Result<crate::identity::Narrow, StartError> {
+    request.narrow.read().ok_or(StartError::BadRequest(
         "a category that the session is narrowed to is unknown",
     ))
 }

@@ -33,7 +33,7 @@ pub(super) fn facts_of<'q>(
 ) -> Option<&'q RequestFacts> {
     match query.attempt {
         Attempt::Connect => None,
-        Attempt::Request { deed, .. } => deed.or(read),
+        Attempt::Request { request_facts, .. } => request_facts.or(read),
     }
 }
 
@@ -124,11 +124,11 @@ impl Judgement<'_> {
                 Attempt::Request {
                     path,
                     upgrade: true,
-                    deed,
+                    request_facts,
                     ..
                 },
                 Some(entry),
-            ) => match deed.and_then(|deed| deed.unseen_path) {
+            ) => match request_facts.and_then(|request_facts| request_facts.unseen_path) {
                 Some(unseen) => unseen.lenient && entry.may_expect_upgrade(),
                 None => entry.expects_upgrade(path.path()),
             },

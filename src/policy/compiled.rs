@@ -99,8 +99,15 @@ impl Policy {
     }
 
     /// Returns where a registry publishes the age of a requested version.
-    pub fn published(&self, deed: &RequestFacts, target: &Target, path: &Path) -> Published {
-        self.catalogue.services.published(deed, target, path)
+    pub fn published(
+        &self,
+        request_facts: &RequestFacts,
+        target: &Target,
+        path: &Path,
+    ) -> Published {
+        self.catalogue
+            .services
+            .published(request_facts, target, path)
     }
 
     /// The exceptions of the files, including expired ones.

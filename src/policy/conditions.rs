@@ -126,7 +126,7 @@ impl Conditions {
             return Met::No;
         }
         let nothing = RequestFacts::default();
-        let done = flow.deed.unwrap_or(&nothing);
+        let done = flow.request_facts.unwrap_or(&nothing);
         let (rest, tool) = self.held(done, flow, path, narrow);
         let by_path = match done.unseen_path {
             Some(unseen) if !self.paths.is_empty() => Met::of(narrow == unseen.lenient),
@@ -177,7 +177,7 @@ impl Conditions {
     /// Returns the first key that does not hold.
     pub(super) fn key(&self, flow: &Flow<'_>, narrow: bool) -> &'static str {
         let (Some(named), Some(done), Attempt::Request { path, .. }) =
-            (self.named.as_deref(), flow.deed, flow.attempt)
+            (self.named.as_deref(), flow.request_facts, flow.attempt)
         else {
             return "paths";
         };
@@ -234,8 +234,14 @@ impl Conditions {
 
 impl NamedConditions {
     /// Compares servers, operations, repositories, packages, refs.
-    fn parts(&self, deed: &RequestFacts, flow: &Flow<'_>, path: &Path, narrow: bool) -> [Held; 5] {
-        let unread = deed.is_unread();
+    fn parts(
+        &self,
+        request_facts: &RequestFacts,
+        flow: &Flow<'_>,
+        path: &Path,
+        narrow: bool,
+    ) -> [Held; 5] {
+        let unread = request_facts.is_unread();
         let named = |server| self.servers.contains(&server);
         let reached = flow.server.or(flow.server_alike.filter(|_| !narrow));
         let server = self.servers.is_empty() || reached.is_some_and(named);
@@ -243,14 +249,14 @@ impl NamedConditions {
             Held::of(server),
             // The body may name another operation than the head: the operation of the head decides
             // only if it matches.
-            match operation(&self.operations, deed, unread, narrow) {
+            match operation(&self.operations, request_facts, unread, narrow) {
                 Held::No => Held::unknown(unread),
                 held => held,
             },
-            names(&self.repositories, repository(deed), unread),
-            names(&self.packages, deed.package.as_deref(), unread),
-            match names(&self.refs, deed.reference.as_deref(), unread) {
-                Held::No if announces_push(deed, flow, path) => Held::Unread,
+            names(&self.repositories, repository(request_facts), unread),
+            names(&self.packages, request_facts.package.as_deref(), unread),
+            match names(&self.refs, request_facts.reference.as_deref(), unread) {
+                Held::No if announces_push(request_facts, flow, path) => Held::Unread,
                 held => held,
             },
         ]
@@ -258,11 +264,11 @@ impl NamedConditions {
 
     /// Compares tools and methods of MCP. In an allow, `tools` only limits calls of tools: the
     /// other messages of a session pass, except those that `mcp-methods` leaves out.
-    fn tool(&self, deed: &RequestFacts, unread: bool, narrow: bool) -> Held {
+    fn tool(&self, request_facts: &RequestFacts, unread: bool, narrow: bool) -> Held {
         if self.tools.is_empty() && self.mcp_methods.is_empty() {
             return Held::Yes;
         }
-        let Some(call) = &deed.mcp else {
+        let Some(call) = &request_facts.mcp else {
             return Held::No;
         };
         if unread {
@@ -282,26 +288,31 @@ impl NamedConditions {
 }
 
 /// Returns the repository in the form that patterns match.
-pub(super) fn repository(deed: &RequestFacts) -> Option<&str> {
-    let repository = deed.repository.as_deref()?;
+pub(super) fn repository(request_facts: &RequestFacts) -> Option<&str> {
+    let repository = request_facts.repository.as_deref()?;
     Some(repository.strip_suffix(".git").unwrap_or(repository))
 }
 
 /// Whether git only asks for permission to push: refs come with the push itself.
-fn announces_push(deed: &RequestFacts, flow: &Flow<'_>, path: &Path) -> bool {
-    let announces = match (deed.unseen_path, flow.attempt) {
+fn announces_push(request_facts: &RequestFacts, flow: &Flow<'_>, path: &Path) -> bool {
+    let announces = match (request_facts.unseen_path, flow.attempt) {
         (Some(_), Attempt::Request { method, .. }) => method == "GET",
         _ => path.path().ends_with("/info/refs"),
     };
-    deed.action == Some(Action::Write) && announces
+    request_facts.action == Some(Action::Write) && announces
 }
 
 /// Whether one of the patterns, if any, matches the operation or a word that includes it.
-fn operation(patterns: &[Pattern], deed: &RequestFacts, unread: bool, narrow: bool) -> Held {
+fn operation(
+    patterns: &[Pattern],
+    request_facts: &RequestFacts,
+    unread: bool,
+    narrow: bool,
+) -> Held {
     if patterns.is_empty() {
         return Held::Yes;
     }
-    match deed.operation_words(narrow) {
+    match request_facts.operation_words(narrow) {
         words if words.is_empty() => Held::unknown(unread),
         words => {
             let named = |word: &&str| patterns.iter().any(|pattern| pattern.matches(word));

@@ -44,11 +44,11 @@ impl Policy {
     pub(super) fn judge<'p>(
         &'p self,
         query: &Query<'p>,
-        deed: Option<&'p RequestFacts>,
+        request_facts: Option<&'p RequestFacts>,
         live: Option<InForce<'p>>,
     ) -> Judgement<'p> {
         let tier = self.tiers.tier(query.who.tier);
-        let (mut flow, label) = self.flow(query, deed, tier);
+        let (mut flow, label) = self.flow(query, request_facts, tier);
         let inspection = self.inspection(&flow, query);
         flow.inspected = matches!(inspection, Inspection::Yes);
         let mut found = Found {

@@ -39,7 +39,7 @@ pub struct Explanation {
     /// empty if there is none.
     pub category_from: String,
     /// The request facts, as far as they were read; `None` in a tunnel.
-    pub deed: Option<RequestFacts>,
+    pub request_facts: Option<RequestFacts>,
     /// The stage that decided.
     pub stage: Stage,
     /// The rules and lists that nearly match, nearest first; at most five.
@@ -121,7 +121,7 @@ pub fn explain_with(policy: &Policy, query: &Query<'_>, live: Option<InForce<'_>
         tier: judgement.tier.name.clone(),
         tier_basis: query.who.tier_basis,
         category_from: view.category_from(),
-        deed: judgement.flow.deed.cloned(),
+        request_facts: judgement.flow.request_facts.cloned(),
         stage: stage(&judgement),
         looked_at: ranked
             .iter()
@@ -346,7 +346,7 @@ impl<'a> View<'a> {
         };
         let flow = &self.judgement.flow;
         let nothing = RequestFacts::default();
-        let facts = flow.deed.unwrap_or(&nothing);
+        let facts = flow.request_facts.unwrap_or(&nothing);
         let call = facts.mcp.as_ref();
         let operation = facts.operation.as_deref().filter(|word| *word != "other");
         match operation {

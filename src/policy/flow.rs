@@ -18,7 +18,7 @@ pub(super) struct Flow<'a> {
     /// The categories under every reading of the path.
     pub(super) categories: Categories,
     /// The request facts, as far as they were read; `None` in a tunnel.
-    pub(super) deed: Option<&'a RequestFacts>,
+    pub(super) request_facts: Option<&'a RequestFacts>,
     pub(super) action: Option<Action>,
     /// The listed MCP server that receives the message.
     pub(super) server: Option<ServerId>,
@@ -51,7 +51,7 @@ pub(super) enum Recipient {
 impl Flow<'_> {
     /// Whether some facts are in a body that was not read yet.
     pub(super) fn unread(&self) -> bool {
-        self.deed.is_some_and(RequestFacts::is_unread)
+        self.request_facts.is_some_and(RequestFacts::is_unread)
     }
 
     /// Whether a flow is within the limits of its session. As for an allow of a tier: an action

@@ -49,22 +49,26 @@ impl Policy {
             None => split.unwrap_or(label.category),
         };
         let services = &self.catalogue.services;
-        let mut deed = services.read(service, category, method, path);
+        let mut request_facts = services.read(service, category, method, path);
         if let Some(server) = server {
-            deed.seen = Seen::Head;
-            deed.body = Some(Body::Mcp);
-            deed.mcp = Some(McpCall {
+            request_facts.seen = Seen::Head;
+            request_facts.body = Some(Body::Mcp);
+            request_facts.mcp = Some(McpCall {
                 server: Some(server.name.clone()),
                 ..McpCall::default()
             });
         }
-        deed
+        request_facts
     }
 
     /// Returns the facts in the head of a query, if the query has none yet.
     pub(super) fn read_for(&self, query: &Query<'_>) -> Option<RequestFacts> {
         match query.attempt {
-            Attempt::Connect | Attempt::Request { deed: Some(_), .. } => None,
+            Attempt::Connect
+            | Attempt::Request {
+                request_facts: Some(_),
+                ..
+            } => None,
             Attempt::Request { method, path, .. } => Some(self.read(query.target, method, path)),
         }
     }
@@ -74,10 +78,10 @@ impl Policy {
     pub(super) fn flow<'p>(
         &'p self,
         query: &Query<'p>,
-        deed: Option<&'p RequestFacts>,
+        request_facts: Option<&'p RequestFacts>,
         tier: &Tier,
     ) -> (Flow<'p>, Label<'p>) {
-        let call = deed.and_then(|deed| deed.mcp.as_ref());
+        let call = request_facts.and_then(|request_facts| request_facts.mcp.as_ref());
         let server = call.and_then(|call| self.servers.find(call.server.as_deref()?));
         let by_host = self.label(query.target);
         let (label, categories) = by_path(by_host, query);
@@ -112,8 +116,8 @@ impl Policy {
             port: query.target.port,
             category: label.category,
             categories: categories.union(message),
-            deed,
-            action: deed.and_then(|deed| deed.action),
+            request_facts,
+            action: request_facts.and_then(|request_facts| request_facts.action),
             server,
             server_alike,
             site,
@@ -224,7 +228,7 @@ impl Policy {
 
 fn unseen_path(query: &Query<'_>) -> Option<UnseenPath> {
     match query.attempt {
-        Attempt::Request { deed, .. } => deed?.unseen_path,
+        Attempt::Request { request_facts, .. } => request_facts?.unseen_path,
         Attempt::Connect => None,
     }
 }

@@ -71,7 +71,7 @@ pub enum Attempt<'a> {
         /// Whether the request goes over TLS (port 443 by default).
         tls: bool,
         /// The request facts; `None`: the policy reads them from the head.
-        deed: Option<&'a RequestFacts>,
+        request_facts: Option<&'a RequestFacts>,
     },
 }
 

@@ -380,7 +380,7 @@ impl Point {
                     path: &request.path,
                     upgrade: false,
                     tls: request.tls,
-                    deed: Some(&request.facts),
+                    request_facts: Some(&request.facts),
                 },
             },
         }

@@ -259,7 +259,9 @@ impl Unless {
                 Fit::Misses(Miss::Unless)
             };
         };
-        let shown = flow.deed.map_or(&[][..], |deed| &deed.credentials);
+        let shown = flow
+            .request_facts
+            .map_or(&[][..], |request_facts| &request_facts.credentials);
         let foreign = |shown: &str| !self.credentials.iter().any(|own| **own == *shown);
         match self.min_age {
             _ if !self.credentials.is_empty() && shown.iter().any(|it| foreign(it)) => Fit::Matches,

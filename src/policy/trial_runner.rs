@@ -123,36 +123,36 @@ impl Example {
             }
             Some(request) => request,
         };
-        let deed = inside.deed(policy, &self.target);
+        let request_facts = inside.request_facts(policy, &self.target);
         let decision = ask(Attempt::Request {
             method: &inside.method,
             path: &inside.path,
             upgrade: false,
             tls: inside.tls,
-            deed: Some(&deed),
+            request_facts: Some(&request_facts),
         });
-        (decision, Some(deed))
+        (decision, Some(request_facts))
     }
 }
 
 impl Request {
     /// Returns the facts of its head, and of its body as written.
-    fn deed(&self, policy: &Policy, target: &Target) -> RequestFacts {
-        let mut deed = policy.read(target, &self.method, &self.path);
+    fn request_facts(&self, policy: &Policy, target: &Target) -> RequestFacts {
+        let mut request_facts = policy.read(target, &self.method, &self.path);
         match &self.body {
-            Contents::Unknown => return deed,
+            Contents::Unknown => return request_facts,
             Contents::Push(reference) => {
-                deed.action = Some(Action::Write);
-                deed.reference = Some(reference.clone());
+                request_facts.action = Some(Action::Write);
+                request_facts.reference = Some(reference.clone());
             }
             Contents::Tool(tool) => {
-                let call = deed.mcp.get_or_insert_default();
+                let call = request_facts.mcp.get_or_insert_default();
                 call.method = Some("tools/call".into());
                 call.tool = Some(tool.clone());
-                deed.action = Some(Action::Call);
+                request_facts.action = Some(Action::Call);
             }
         }
-        (deed.seen, deed.body) = (Seen::Whole, None);
-        deed
+        (request_facts.seen, request_facts.body) = (Seen::Whole, None);
+        request_facts
     }
 }

@@ -41,8 +41,12 @@ impl Flow {
     pub(super) fn attribute_judged(&mut self, caller: &Caller, attempt: &Attempt<'_>) {
         let asked = match attempt {
             Attempt::Connect => Asked::default(),
-            Attempt::Request { path, deed, .. } => {
-                let mcp = deed.and_then(|deed| deed.mcp.as_ref());
+            Attempt::Request {
+                path,
+                request_facts,
+                ..
+            } => {
+                let mcp = request_facts.and_then(|request_facts| request_facts.mcp.as_ref());
                 Asked {
                     path: Some(path),
                     server: mcp.and_then(|mcp| mcp.server.as_deref()),
@@ -55,9 +59,10 @@ impl Flow {
             self.set_call(Attribution::None);
         }
         if let Attempt::Request {
-            deed: Some(deed), ..
+            request_facts: Some(request_facts),
+            ..
         } = attempt
-            && let Some(mcp) = &deed.mcp
+            && let Some(mcp) = &request_facts.mcp
         {
             self.agree_with_meta(caller, mcp);
         }
@@ -206,7 +211,7 @@ fn attempt(facts: &FlowFacts) -> String {
     if facts.protocol == Some("dns") {
         return format!("look-up of the name {host}");
     }
-    let is_request = facts.protocol == Some("http") || facts.deed.is_some();
+    let is_request = facts.protocol == Some("http") || facts.request_facts.is_some();
     if !is_request {
         return format!("connection to {target}");
     }
@@ -220,8 +225,13 @@ fn attempt(facts: &FlowFacts) -> String {
     });
     let method = method.unwrap_or("request");
     let mut text = format!("{method} {scheme}://{target}");
-    let deed = facts.deed.as_deref();
-    let service = deed.and_then(|deed| Some((deed.service.as_ref()?, deed.operation.as_ref()?)));
+    let request_facts = facts.request_facts.as_deref();
+    let service = request_facts.and_then(|request_facts| {
+        Some((
+            request_facts.service.as_ref()?,
+            request_facts.operation.as_ref()?,
+        ))
+    });
     if let Some((service, operation)) = service {
         let _ = write!(text, " ({service} {operation})");
     }

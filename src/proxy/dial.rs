@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use crate::dial::{
-    DialError, Errand, NoDescriptor, NoRoute, ParentError, Purpose, Route, Upstream,
+    DialContext, DialError, NoDescriptor, NoRoute, ParentError, Purpose, Route, Upstream,
 };
 use crate::gate::{Asked, OpenFlow};
 use crate::name::{Host, Target};
@@ -84,7 +84,7 @@ async fn try_once(
         Some(before) => format!("{before}, 1.1 {}", flow.gate.pseudonym),
         None => format!("1.1 {}", flow.gate.pseudonym),
     };
-    let errand = Errand {
+    let context = DialContext {
         purpose: match open.asked {
             Asked::Request { tls: false, .. } if decision.upstream.is_none() && !flow.is_own => {
                 Purpose::Request
@@ -99,7 +99,7 @@ async fn try_once(
     tokio::select! {
         biased;
         cut = open.cut() => Err(Refusal::cut(cut)),
-        dialled = snapshot.dialer.reach(route, errand) => Ok(dialled),
+        dialled = snapshot.dialer.reach(route, context) => Ok(dialled),
     }
 }
 

@@ -320,22 +320,22 @@ impl Flow {
     }
 
     /// Sets the decision and the facts for the record.
-    pub(super) fn note(&mut self, decision: &Decision, deed: &Arc<RequestFacts>) {
-        self.note_facts(deed);
+    pub(super) fn note(&mut self, decision: &Decision, request_facts: &Arc<RequestFacts>) {
+        self.note_facts(request_facts);
         self.decided(decision);
     }
 
     /// Sets the facts for the record, without the hashes of credentials.
-    pub(super) fn note_facts(&mut self, deed: &Arc<RequestFacts>) {
-        let noted = if deed.credentials.is_empty() {
-            deed.clone()
+    pub(super) fn note_facts(&mut self, request_facts: &Arc<RequestFacts>) {
+        let noted = if request_facts.credentials.is_empty() {
+            request_facts.clone()
         } else {
             Arc::new(RequestFacts {
                 credentials: Vec::new(),
-                ..RequestFacts::clone(deed)
+                ..RequestFacts::clone(request_facts)
             })
         };
-        self.facts.deed = Some(noted);
+        self.facts.request_facts = Some(noted);
     }
 
     fn decided(&mut self, decision: &Decision) {

@@ -409,19 +409,27 @@ fn flow(object: &mut Object, facts: &FlowFacts) {
     decided(object, facts);
     caller(object, facts);
     destination(object, facts);
-    deed(object, facts.deed.as_deref());
+    request_facts(object, facts.request_facts.as_deref());
     timings(object, &facts.ms);
 }
 
-fn deed(object: &mut Object, deed: Option<&RequestFacts>) {
-    let Some(deed) = deed else { return };
-    object.some("tidegate.service", &deed.service, NAME);
-    object.some("tidegate.operation", &deed.operation, NAME);
-    object.some("tidegate.destination.repository", &deed.repository, PLACE);
-    object.some("tidegate.package.name", &deed.package, NAME);
-    object.some("tidegate.package.version", &deed.version, NAME);
-    object.some("tidegate.destination.ref", &deed.reference, PLACE);
-    let Some(mcp) = &deed.mcp else { return };
+fn request_facts(object: &mut Object, request_facts: Option<&RequestFacts>) {
+    let Some(request_facts) = request_facts else {
+        return;
+    };
+    object.some("tidegate.service", &request_facts.service, NAME);
+    object.some("tidegate.operation", &request_facts.operation, NAME);
+    object.some(
+        "tidegate.destination.repository",
+        &request_facts.repository,
+        PLACE,
+    );
+    object.some("tidegate.package.name", &request_facts.package, NAME);
+    object.some("tidegate.package.version", &request_facts.version, NAME);
+    object.some("tidegate.destination.ref", &request_facts.reference, PLACE);
+    let Some(mcp) = &request_facts.mcp else {
+        return;
+    };
     object.some("tidegate.mcp.server", &mcp.server, NAME);
     object.some("mcp.method.name", &mcp.method, NAME);
     // Methods about resources name a URI, which may contain a query or a password.
@@ -498,7 +506,10 @@ fn call(object: &mut Object, facts: &FlowFacts) {
     let none = (ToolCall::default(), Said::default());
     let call = facts.call.as_deref().unwrap_or(&none.0);
     let said = facts.said.as_deref().unwrap_or(&none.1);
-    let mcp = facts.deed.as_deref().and_then(|deed| deed.mcp.as_ref());
+    let mcp = facts
+        .request_facts
+        .as_deref()
+        .and_then(|request_facts| request_facts.mcp.as_ref());
     let id = mcp.and_then(|mcp| mcp.tool_use_id.as_deref());
     let id = id.filter(|_| !facts.call_conflict);
     let prompt = said.prompt.as_deref().or(call.prompt.as_deref());

@@ -204,7 +204,7 @@ pub struct FlowFacts {
     /// `tidegate.upstream`: the `[upstream.NAME]` of the TLS connection.
     pub upstream: Option<Arc<str>>,
     /// The request facts, if the request was seen.
-    pub deed: Option<Arc<RequestFacts>>,
+    pub request_facts: Option<Arc<RequestFacts>>,
     /// Labels from the agent's own header fields.
     pub said: Option<Box<Said>>,
     /// `tidegate.shadow.verdict`, `tidegate.shadow.rule`: the verdict of the shadow policy, and its

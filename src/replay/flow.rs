@@ -113,7 +113,7 @@ impl Flow {
                     path: &request.path,
                     upgrade: request.upgrade,
                     tls: request.tls,
-                    deed: Some(&request.facts),
+                    request_facts: Some(&request.facts),
                 },
             },
         }

@@ -185,8 +185,8 @@ fn every_change_is_on_record_with_who_asked() {
     let gate = Gate::with(&loopback(1));
     let (own, uid) = (std::process::id(), rustix::process::getuid().as_raw());
     let parent = gate.session(&serde_json::json!({}));
-    let wish = serde_json::json!({ "session": "0195f3c2-7e1a-7bbb-8ccc-0123456789ab" });
-    let child = gate.child(&parent, &wish);
+    let request = serde_json::json!({ "session": "0195f3c2-7e1a-7bbb-8ccc-0123456789ab" });
+    let child = gate.child(&parent, &request);
     let hook = serde_json::json!({
         "session_id": parent.id, "hook_event_name": "PreToolUse", "tool_name": "Bash",
         "tool_use_id": "toolu_1", "tool_input": { "command": "true" },

@@ -78,9 +78,9 @@ impl Hour {
     /// Starts the agent: its hook at the start of a session writes the variables of its commands.
     fn start_agent(&mut self) {
         let gate = self.gate();
-        let wish =
+        let request =
             json!({ "repository": "https://github.com/acme/migrator", "agent": "claude-code" });
-        let session = gate.session(&wish);
+        let session = gate.session(&request);
         let mut hook = self.shell("sh", "exec tidegate session hook");
         hook.env("CLAUDE_ENV_FILE", self.env_file())
             .env("CLAUDE_PID", std::process::id().to_string())

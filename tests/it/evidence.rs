@@ -527,7 +527,7 @@ fn a_gate_that_runs_believes_its_mapping_and_no_working_copy() {
     for (local, opens) in [("trust", true), ("narrow", false)] {
         let session = format!("\n[identity.session]\nlocal = \"{local}\"\n");
         let gate = Gate::with(&format!("{}{mapped}{session}", policy(origin.port())));
-        let start = |wish: serde_json::Value| gate.session(&wish);
+        let start = |request: serde_json::Value| gate.session(&request);
         let told = |session: &Session| {
             ["tier", "repository_trust", "repository_basis"]
                 .map(|name| session.text(name).to_owned())

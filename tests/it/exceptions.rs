@@ -133,8 +133,8 @@ fn an_exception_is_granted_and_revoked_at_the_control_socket_and_outlives_a_cras
 fn nothing_is_granted_elsewhere_or_without_a_ledger_or_for_too_long() {
     let origin = Origin::echo();
     let without = Gate::with(&format!("{}{DENY}", loopback(origin.port())));
-    let wish = granted(origin.port(), within(3600));
-    let answer = without.control("/v1/exceptions", None, &wish);
+    let request = granted(origin.port(), within(3600));
+    let answer = without.control("/v1/exceptions", None, &request);
     assert_eq!(
         (answer.status(), answer.json()["error"].clone()),
         (409, json!("no_ledger"))
@@ -143,7 +143,7 @@ fn nothing_is_granted_elsewhere_or_without_a_ledger_or_for_too_long() {
 
     let bounded = "[ledger]\n[exceptions]\nlongest = \"8h\"";
     let gate = Gate::with(&format!("{}{DENY}\n{bounded}\n", loopback(origin.port())));
-    let answer = gate.post("/v1/exceptions", None, &wish);
+    let answer = gate.post("/v1/exceptions", None, &request);
     assert_eq!(answer.status(), 403, "{answer:?}");
     let long = gate.control(
         "/v1/exceptions",
@@ -165,9 +165,9 @@ fn nothing_is_granted_elsewhere_or_without_a_ledger_or_for_too_long() {
         json!({ "reason": "r", "expires": within(60), "to": { "hosts": [HOST] },
                 "from": { "tiers": ["nosuch"] } }),
     ];
-    for wish in wrong {
-        let answer = gate.control("/v1/exceptions", None, &wish);
-        assert_eq!(answer.status(), 400, "{wish} {answer:?}");
+    for request in wrong {
+        let answer = gate.control("/v1/exceptions", None, &request);
+        assert_eq!(answer.status(), 400, "{request} {answer:?}");
     }
     assert_eq!(status(&gate, &origin), refused("denied"));
 }
@@ -177,8 +177,8 @@ fn granted_exceptions_end_while_the_ledger_does_not_answer_and_hold_again_after_
     let origin = Origin::echo();
     let ledger = "[ledger]\nstale-after = \"1s\"";
     let gate = Gate::with(&format!("{}{DENY}\n{ledger}\n", loopback(origin.port())));
-    let wish = granted(origin.port(), within(3600));
-    assert_eq!(gate.control("/v1/exceptions", None, &wish).status(), 201);
+    let request = granted(origin.port(), within(3600));
+    assert_eq!(gate.control("/v1/exceptions", None, &request).status(), 201);
     assert_eq!(status(&gate, &origin).0, 200);
 
     let (path, away) = (gate.folder().join("ledger.db"), gate.folder().join("away"));

@@ -76,8 +76,8 @@ impl Bench {
     }
 
     /// An agent that was launched with a session of its own.
-    fn launched(&self, wish: &Value) -> Agent<'_> {
-        let Session { id, token, .. } = self.gate.session(wish);
+    fn launched(&self, request: &Value) -> Agent<'_> {
+        let Session { id, token, .. } = self.gate.session(request);
         Agent {
             bench: self,
             session: id,

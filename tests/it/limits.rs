@@ -305,19 +305,19 @@ fn sessions_and_calls_have_their_rates() {
     let origin = Origin::echo();
     let gate = with_limits(&origin, "session-rate = 1");
     let parent = gate.session(&serde_json::json!({}));
-    let wish = serde_json::json!({});
-    let limited = until_limited(|| gate.post("/v1/sessions", Some(&parent.token), &wish));
+    let request = serde_json::json!({});
+    let limited = until_limited(|| gate.post("/v1/sessions", Some(&parent.token), &request));
     assert!(limited.field("retry-after").is_some(), "{limited:?}");
     assert_eq!(limited.json()["error"], "rate_limited");
     // The operator is another caller.
-    gate.session(&wish);
-    until_limited(|| gate.control("/v1/sessions", None, &wish));
+    gate.session(&request);
+    until_limited(|| gate.control("/v1/sessions", None, &request));
 
     let gate = with_limits(&origin, "admin-rate = 1");
     let parent = gate.session(&serde_json::json!({}));
-    until_limited(|| gate.post("/v1/sessions/end", None, &wish));
+    until_limited(|| gate.post("/v1/sessions/end", None, &request));
     assert_eq!(gate.ask("/healthz").status(), 200);
-    gate.child(&parent, &wish);
+    gate.child(&parent, &request);
     let kind = [("kind", "admin")];
     assert!(gate.metrics().sum("tidegate_rate_limited_total", &kind) >= 1.0);
 }

@@ -209,8 +209,10 @@ fn two_sessions_have_two_tiers_at_the_same_time_and_neither_gets_the_others() {
     );
     assert_eq!(bench.tier_of(&child.id, &child.token).0, "restricted");
     // A child in the other's name.
-    let wish = json!({ "session": open.id });
-    let answer = bench.gate.post("/v1/sessions", Some(&secret.token), &wish);
+    let request = json!({ "session": open.id });
+    let answer = bench
+        .gate
+        .post("/v1/sessions", Some(&secret.token), &request);
     assert_eq!(
         (answer.status(), answer.refusal().as_str()),
         (400, "bad_request")
@@ -289,8 +291,8 @@ fn a_token_is_good_only_where_it_is_bound() {
     let target = bench.target("open");
     let here = bench.gate.listener(0);
     let bound = |bound: Value| {
-        let wish = json!({ "repository": OPEN, "bound": bound });
-        bench.gate.session(&wish)
+        let request = json!({ "repository": OPEN, "bound": bound });
+        bench.gate.session(&request)
     };
     let ask = |session: &Session, listener: usize| {
         Client::dial(bench.gate.listener(listener))

@@ -35,7 +35,7 @@ const CONNECTIONS: usize = 4096;
 
 /// The options of the jail.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
+pub(super) struct Options {
     /// Paths that the user shares with the command.
     pub(super) shares: Vec<Share>,
     /// Promises that may be missing.
@@ -53,7 +53,7 @@ fn begin(
     running: &Running,
     session: &Session,
     child: &Child<'_>,
-    wishes: &Wishes,
+    options: &Options,
 ) -> Result<Jailed, NotContained> {
     let bundle = running.bundle.iter();
     let record = &running.config.record;
@@ -63,15 +63,15 @@ fn begin(
         ports: ports(&running.config),
         proxy_port: ADDRESS.port(),
         local: vec![ADMIN.port()],
-        hide: record.chain(&wishes.hide).cloned().collect(),
-        programs: wishes.programs.clone(),
-        shares: wishes.shares.clone(),
+        hide: record.chain(&options.hide).cloned().collect(),
+        programs: options.programs.clone(),
+        shares: options.shares.clone(),
         copies: bundle
             .flat_map(|it| [&it.whole, &it.own, &it.java])
-            .chain(&wishes.copies)
+            .chain(&options.copies)
             .cloned()
             .collect(),
-        allow_missing: wishes.allow_missing.clone(),
+        allow_missing: options.allow_missing.clone(),
         ..jail::Plan::of(child.words.to_vec())
     };
     jail::keep_to_ourselves()?;
@@ -155,9 +155,9 @@ pub(super) async fn run(
     running: &Running,
     session: &Session,
     child: &mut Child<'_>,
-    wishes: &Wishes,
+    options: &Options,
 ) -> Result<u8, NotContained> {
-    let jailed = begin(running, session, child, wishes)?;
+    let jailed = begin(running, session, child, options)?;
     let (stops, command) = (jailed.stops()?, jailed.pid());
     let stopping = tokio::task::spawn_blocking(move || child::stop_with(&stops, command));
     let code = child.wait_for(jailed.child(), command).await;

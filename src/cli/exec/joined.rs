@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 
 use crate::config::AdminAddress;
-use crate::gate::Wish;
+use crate::gate::SessionRequest;
 
 use super::super::env::{self, Proxy};
 use super::super::{admin, print};
@@ -39,11 +39,11 @@ impl Gate<'_> {
     /// not be started.
     pub(super) fn run(
         &self,
-        wish: &Wish,
+        request: &SessionRequest,
         words: impl FnOnce(&[(&'static str, String)]) -> Vec<OsString>,
     ) -> anyhow::Result<u8> {
-        let started = start(self.control, wish)?;
-        let mut set = self.variables(&started, wish);
+        let started = start(self.control, request)?;
+        let mut set = self.variables(&started, request);
         env::add(&mut set, joined_trust::variables(self.control)?);
         let words = words(&set);
         print::err(&format!(
@@ -62,9 +62,13 @@ impl Gate<'_> {
         Ok(child::not_begun(&words, &error))
     }
 
-    fn variables(&self, started: &Started, wish: &Wish) -> Vec<(&'static str, String)> {
+    fn variables(
+        &self,
+        started: &Started,
+        request: &SessionRequest,
+    ) -> Vec<(&'static str, String)> {
         let Started { session, token, .. } = started;
-        let channel = wish.channel.as_deref().unwrap_or("bash");
+        let channel = request.channel.as_deref().unwrap_or("bash");
         let credentials = format!("{session}.{channel}:{token}");
         let mut set = self.proxy.with_credentials(Some(credentials)).variables();
         set.extend([
@@ -77,9 +81,9 @@ impl Gate<'_> {
     }
 }
 
-fn start(control: &AdminAddress, wish: &Wish) -> anyhow::Result<Started> {
+fn start(control: &AdminAddress, request: &SessionRequest) -> anyhow::Result<Started> {
     let place = admin::show_address(control);
-    let asked = admin::post(control, "/v1/sessions", None, wish, admin::PATIENCE);
+    let asked = admin::post(control, "/v1/sessions", None, request, admin::PATIENCE);
     let (status, body) = asked.with_context(|| format!("no gate answers at {place}"))?;
     if status != 201 {
         bail!(

@@ -31,7 +31,7 @@ use crate::app::{Plan, Running};
 use crate::config::{self, AdminAddress, Listener, Owners};
 use crate::diag;
 use crate::dial::Programs;
-use crate::gate::{Gate, Ground, Started, Wish, session_facts};
+use crate::gate::{Gate, Ground, SessionRequest, Started, session_facts};
 use crate::identity::{AgentProcess, Evidence, Family, Grant, Program};
 use crate::jail::{Promise, Share};
 use crate::policy::{self, Catalogue};
@@ -246,9 +246,10 @@ impl Exec {
 
     fn joined(&self, proxy: &Proxy) -> ExitCode {
         let id = self.session.unwrap_or_else(Uuid::now_v7);
-        let (mut wish, channel) = self.wish(id, &FolderEvidence::at(self.folder(), None, false));
-        wish.channel = Some(channel.to_owned());
-        wish.lifetime = None;
+        let (mut request, channel) =
+            self.session_request(id, &FolderEvidence::at(self.folder(), None, false));
+        request.channel = Some(channel.to_owned());
+        request.lifetime = None;
         let control = self.control.clone().or_else(default_control);
         let ran = control
             .context("no control socket is known: say --control unix:PATH")
@@ -259,7 +260,7 @@ impl Exec {
                     control: &control,
                     admin: &admin,
                 };
-                gate.run(&wish, |variables| self.words(id, variables))
+                gate.run(&request, |variables| self.words(id, variables))
             });
         match ran {
             Ok(code) => ExitCode::from(code),
@@ -280,7 +281,7 @@ impl Exec {
         let adapt = if self.observe { observed } else { own };
         let mut hide = hidden::files(&plan.config);
         hide.extend(workplace::folder_of_pins().filter(|_| self.jail));
-        let mut wishes = jailed::Wishes {
+        let mut options = jailed::Options {
             shares: self.share.clone(),
             allow_missing: self.allow_missing.clone(),
             hide,
@@ -322,7 +323,7 @@ impl Exec {
         }
         variables.extend(self.wrapper(&running));
         if let Some((plugin, variable)) = self.plugin(&running) {
-            wishes.copies.push(plugin);
+            options.copies.push(plugin);
             variables.push(variable);
         }
         if front.is_none() {
@@ -331,7 +332,7 @@ impl Exec {
         let tasks = &running.gate.attendants;
         let mut child = Child::new(&words, &variables, limit, tasks, children);
         let ended = match front {
-            None => jailed::run(&running, &session, &mut child, &wishes).await,
+            None => jailed::run(&running, &session, &mut child, &options).await,
             Some(front) => {
                 front.serve(&running, session.tenant());
                 Ok(child.run(&session.family).await)
@@ -376,11 +377,11 @@ impl Exec {
     }
 
     /// Returns the request for the command's session, and its channel.
-    fn wish(&self, id: Uuid, found: &FolderEvidence) -> (Wish, &'static str) {
+    fn session_request(&self, id: Uuid, found: &FolderEvidence) -> (SessionRequest, &'static str) {
         let copy = found.copy.clone();
         let agent = self.recognised().map(|it| it.agent.name().to_owned());
         let channel = if agent.is_some() { "main" } else { "bash" };
-        let wish = Wish {
+        let request = SessionRequest {
             session: Some(id.to_string()),
             agent,
             repository: copy.repository,
@@ -390,9 +391,9 @@ impl Exec {
             lifetime: Some(LIFETIME.as_secs()),
             folder: found.folder(),
             working_copy: true,
-            ..Wish::default()
+            ..SessionRequest::default()
         };
-        (wish, channel)
+        (request, channel)
     }
 
     /// Returns the folder that the command works in, as evidence.
@@ -406,11 +407,11 @@ impl Exec {
         id: Uuid,
         found: &FolderEvidence,
     ) -> anyhow::Result<Session> {
-        let (wish, channel) = self.wish(id, found);
+        let (request, channel) = self.session_request(id, found);
         let tally = Arc::new(Tally::default());
         gate.recorder.count_into(&tally);
         let ground = Ground::Launcher(&found.workplace);
-        let started = gate.start_session(&wish, ground, &asker()).await?;
+        let started = gate.start_session(&request, ground, &asker()).await?;
         let identity = &gate.snapshot.load().identity;
         let shown = identity.session(&started.token)?;
         let family = Arc::new(Family::of_this_process());

@@ -227,7 +227,7 @@ fn judge(policy: &Policy, who: &Who, flow: &Flow) -> Explanation {
             path,
             upgrade: false,
             tls: flow.tls,
-            deed: flow.recorded.as_deref(),
+            request_facts: flow.recorded.as_deref(),
         },
     };
     let query = Query {

@@ -394,9 +394,9 @@ mod tests {
         }
         let (flow, now) = recorded.now(&policy()).expect("judged");
         assert_eq!(flow.show(), "POST https://cdn.example:443");
-        let deed = now.deed.expect("facts");
-        assert_eq!(deed.operation.as_deref(), Some("push"));
-        assert_eq!(deed.reference.as_deref(), Some("refs/heads/main"));
+        let request_facts = now.request_facts.expect("facts");
+        assert_eq!(request_facts.operation.as_deref(), Some("push"));
+        assert_eq!(request_facts.reference.as_deref(), Some("refs/heads/main"));
         let text = drawn(&recorded);
         for part in [
             "POST https://cdn.example:443",

@@ -39,8 +39,8 @@ pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> T
     };
     tree.stage("tier", format!("{}   {basis}", explanation.tier));
     tree.stage("category", category(explanation));
-    if let Some(deed) = explanation.deed.as_ref().and_then(deed) {
-        tree.stage("does", deed);
+    if let Some(request_facts) = explanation.request_facts.as_ref().and_then(request_facts) {
+        tree.stage("does", request_facts);
     }
     if let Some(inspect) = inspect(&decision.inspect) {
         tree.stage("inspect", inspect);
@@ -86,7 +86,7 @@ pub(super) fn as_json(flow: &Flow, explanation: &Explanation, caller: &Caller) -
         "basis": decision.basis,
         "category_from": explanation.category_from,
         "action": decision.action,
-        "deed": explanation.deed.as_ref().map(deed_as_json),
+        "request": explanation.request_facts.as_ref().map(request_facts_as_json),
         "inspect": inspect(&decision.inspect),
         "upstream": decision.upstream,
         "stage": explanation.stage.as_str(),
@@ -155,13 +155,16 @@ fn category(explanation: &Explanation) -> String {
 }
 
 /// Formats `npm publish · package @acme/ui`; `None` if no service is known.
-fn deed(deed: &RequestFacts) -> Option<String> {
-    let service = deed.service.as_deref()?;
-    let mut text = format!("{service} {}", deed.operation.as_deref().unwrap_or("?"));
+fn request_facts(request_facts: &RequestFacts) -> Option<String> {
+    let service = request_facts.service.as_deref()?;
+    let mut text = format!(
+        "{service} {}",
+        request_facts.operation.as_deref().unwrap_or("?")
+    );
     let parts = [
-        ("repository", &deed.repository),
-        ("package", &deed.package),
-        ("version", &deed.version),
+        ("repository", &request_facts.repository),
+        ("package", &request_facts.package),
+        ("version", &request_facts.version),
     ];
     for (word, part) in parts {
         if let Some(part) = part {
@@ -171,15 +174,15 @@ fn deed(deed: &RequestFacts) -> Option<String> {
     Some(text)
 }
 
-fn deed_as_json(deed: &RequestFacts) -> Value {
+fn request_facts_as_json(request_facts: &RequestFacts) -> Value {
     json!({
-        "service": deed.service,
-        "operation": deed.operation,
-        "action": deed.action,
-        "repository": deed.repository,
-        "package": deed.package,
-        "version": deed.version,
-        "server": deed.mcp.as_ref().and_then(|call| call.server.as_deref()),
+        "service": request_facts.service,
+        "operation": request_facts.operation,
+        "action": request_facts.action,
+        "repository": request_facts.repository,
+        "package": request_facts.package,
+        "version": request_facts.version,
+        "server": request_facts.mcp.as_ref().and_then(|call| call.server.as_deref()),
     })
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::gate::Wish;
+use crate::gate::SessionRequest;
 use crate::identity::session_of_agent;
 use crate::vcs;
 
@@ -230,7 +230,7 @@ impl Hook {
     fn register(&self, report: &Report) -> Result<Started, Failure> {
         let copy = report.cwd.as_deref().map(vcs::working_copy);
         let copy = copy.unwrap_or_default();
-        let wish = Wish {
+        let request = SessionRequest {
             session: Some(self.session(report)),
             agent: Some(self.agent.name().to_owned()),
             repository: copy.repository,
@@ -241,9 +241,9 @@ impl Hook {
             permission_mode: report.permission_mode.clone(),
             channel: Some("bash".to_owned()),
             pid: self.pid.as_deref().and_then(|pid| pid.parse().ok()),
-            ..Wish::default()
+            ..SessionRequest::default()
         };
-        let text = self.door.post("/v1/sessions", &wish, admin::PATIENCE)?;
+        let text = self.door.post("/v1/sessions", &request, admin::PATIENCE)?;
         serde_json::from_str(&text).map_err(|_| not_a_gate())
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::config;
-use crate::gate::{Wish, by_hand};
+use crate::gate::{SessionRequest, by_hand};
 use crate::identity::{BoundClaim, NarrowClaim, Signer, Tokens};
 use crate::vcs;
 
@@ -104,9 +104,9 @@ fn network(text: &str) -> Result<IpNet, String> {
 
 impl Start {
     pub(super) fn perform(&self) -> Answer {
-        let started = self.wish().and_then(|wish| match &self.key {
-            Some(_) => self.by_hand(&wish),
-            None => self.door.post("/v1/sessions", &wish, admin::PATIENCE),
+        let started = self.session_request().and_then(|request| match &self.key {
+            Some(_) => self.by_hand(&request),
+            None => self.door.post("/v1/sessions", &request, admin::PATIENCE),
         });
         let started = started.and_then(|text| read(&text));
         match started {
@@ -115,7 +115,7 @@ impl Start {
         }
     }
 
-    fn wish(&self) -> Result<Wish, Failure> {
+    fn session_request(&self) -> Result<SessionRequest, Failure> {
         let wrong = |why: &str| Failure::new(Answer::Wrong, why);
         let copy = self.repo.as_deref().map(vcs::working_copy);
         let copy = copy.unwrap_or_default();
@@ -131,7 +131,7 @@ impl Start {
             ),
             None => None,
         };
-        Ok(Wish {
+        Ok(SessionRequest {
             session: self.session.clone(),
             agent: self.agent.clone(),
             repository: self.repository.clone().or(copy.repository),
@@ -150,19 +150,19 @@ impl Start {
             lifetime,
             folder: self.repo.as_deref().and_then(plain_folder),
             working_copy: self.repo.is_some(),
-            ..Wish::default()
+            ..SessionRequest::default()
         })
     }
 
-    fn by_hand(&self, wish: &Wish) -> Result<String, Failure> {
+    fn by_hand(&self, request: &SessionRequest) -> Result<String, Failure> {
         let wrong = |why: String| Failure::new(Answer::Wrong, why);
         let path = self.key.as_deref().unwrap_or_else(|| "".as_ref());
         let key = config::private_key(path).map_err(wrong)?;
         let signer = Signer::from_pkcs8(key.der());
         let signer = signer.ok_or_else(|| wrong("this key cannot sign".to_owned()))?;
-        let longest = wish.lifetime.map_or(LONGEST, Duration::from_secs);
+        let longest = request.lifetime.map_or(LONGEST, Duration::from_secs);
         let tokens = Tokens::new([], self.audience.as_str().into(), longest);
-        let claims = by_hand(&tokens, wish, Clock::system().now());
+        let claims = by_hand(&tokens, request, Clock::system().now());
         let claims = claims.map_err(|error| wrong(error.to_string()))?;
         let token = signer.mint(&claims);
         let token = token.ok_or_else(|| wrong("this cannot be signed".to_owned()))?;

@@ -39,7 +39,7 @@ pub(super) fn read(
         "POST" if is_plain(fields) && !has_query(path) => posted(fields, body),
         _ => None,
     };
-    said.map_or_else(|| vec![unread(head)], |said| said.deeds(head))
+    said.map_or_else(|| vec![unread(head)], |said| said.facts_list(head))
 }
 
 /// Returns the facts of a request that cannot be read.
@@ -79,7 +79,7 @@ impl Said {
         }
     }
 
-    fn deeds(self, head: &RequestFacts) -> Vec<RequestFacts> {
+    fn facts_list(self, head: &RequestFacts) -> Vec<RequestFacts> {
         if !self.mutates {
             let operation = if self.subscribes {
                 "graphql-subscription"

@@ -1,4 +1,4 @@
-use super::super::tests::body as deed_of;
+use super::super::tests::body as facts_of;
 use super::*;
 use crate::policy::Body;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn sent(content_type: Option<&'static [u8]>, text: &str) -> Vec<RequestFacts> {
         ..Fields::default()
     };
     read(
-        &deed_of(Body::GraphQl),
+        &facts_of(Body::GraphQl),
         &fields,
         "POST",
         &path("/graphql"),
@@ -29,14 +29,19 @@ fn operations(document: &str) -> Vec<String> {
     names(&sent(JSON, &text))
 }
 
-fn names(deeds: &[RequestFacts]) -> Vec<String> {
-    let name = |deed: &RequestFacts| deed.operation.as_deref().unwrap().to_owned();
-    deeds.iter().map(name).collect()
+fn names(facts_list: &[RequestFacts]) -> Vec<String> {
+    let name =
+        |request_facts: &RequestFacts| request_facts.operation.as_deref().unwrap().to_owned();
+    facts_list.iter().map(name).collect()
 }
 
-fn action(deeds: &[RequestFacts]) -> Action {
-    let action = deeds[0].action.unwrap();
-    assert!(deeds.iter().all(|deed| deed.action == Some(action)));
+fn action(facts_list: &[RequestFacts]) -> Action {
+    let action = facts_list[0].action.unwrap();
+    assert!(
+        facts_list
+            .iter()
+            .all(|request_facts| request_facts.action == Some(action))
+    );
     action
 }
 
@@ -215,7 +220,7 @@ fn a_compressed_request_writes() {
         ..Fields::default()
     };
     let read = read(
-        &deed_of(Body::GraphQl),
+        &facts_of(Body::GraphQl),
         &fields,
         "POST",
         &path("/graphql"),
@@ -227,14 +232,14 @@ fn a_compressed_request_writes() {
 #[test]
 fn a_request_may_stand_in_the_url() {
     let get = |target: &str, body: &[u8]| {
-        let deeds = read(
-            &deed_of(Body::GraphQl),
+        let facts_list = read(
+            &facts_of(Body::GraphQl),
             &Fields::default(),
             "GET",
             &path(target),
             body,
         );
-        names(&deeds)
+        names(&facts_list)
     };
     assert_eq!(get("/graphql", b""), ["graphql-query"]);
     assert_eq!(get("/graphql?query=%7Ba%7D", b""), ["graphql-query"]);
@@ -268,7 +273,7 @@ fn a_request_in_the_url_beside_one_in_the_body_writes() {
     let post = |target: &str| {
         let body = b"{\"query\":\"{a}\"}";
         names(&read(
-            &deed_of(Body::GraphQl),
+            &facts_of(Body::GraphQl),
             &fields,
             "POST",
             &path(target),

@@ -96,7 +96,7 @@ fn posted(
     }
     let message = Message::parse(text)?;
     headers::agree(fields, &message)?;
-    Ok(vec![message.deed(head)])
+    Ok(vec![message.request_facts(head)])
 }
 
 /// Reads several messages in an array, which 2025-03-26 allowed.
@@ -116,7 +116,7 @@ fn batch(
     let one = |element: &RawValue| {
         let message = Message::parse(element.get())?;
         headers::agree(fields, &message)?;
-        Ok(message.deed(head))
+        Ok(message.request_facts(head))
     };
     elements.into_iter().map(one).collect()
 }
@@ -179,7 +179,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    fn deed(&self, head: &RequestFacts) -> RequestFacts {
+    fn request_facts(&self, head: &RequestFacts) -> RequestFacts {
         let boxed = |text: &Option<Cow<'_, str>>| text.as_deref().map(Box::from);
         let call = McpCall {
             method: boxed(&self.method),

@@ -3,7 +3,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
-use super::super::tests::{body, deeds};
+use super::super::tests::{body, facts_list};
 use super::*;
 use crate::policy::Body;
 use proptest::prelude::*;
@@ -19,9 +19,9 @@ fn plain(text: &str) -> Progress {
 }
 
 fn calls(progress: Progress) -> Vec<McpCall> {
-    deeds(progress)
+    facts_list(progress)
         .into_iter()
-        .map(|deed| deed.mcp.unwrap())
+        .map(|request_facts| request_facts.mcp.unwrap())
         .collect()
 }
 
@@ -43,17 +43,17 @@ fn message(method: &str, rest: &str) -> String {
 
 #[test]
 fn a_call_says_its_tool() {
-    let deeds = deeds(plain(CALL));
-    assert_eq!(deeds.len(), 1);
-    assert_eq!(deeds[0].operation.as_deref(), Some("tools/call"));
-    assert_eq!(deeds[0].action, Some(Action::Call));
+    let facts_list = facts_list(plain(CALL));
+    assert_eq!(facts_list.len(), 1);
+    assert_eq!(facts_list[0].operation.as_deref(), Some("tools/call"));
+    assert_eq!(facts_list[0].action, Some(Action::Call));
     let wanted = McpCall {
         server: Some("docs".into()),
         method: Some("tools/call".into()),
         tool: Some("search".into()),
         tool_use_id: Some("toolu_1".into()),
     };
-    assert_eq!(deeds[0].mcp, Some(wanted));
+    assert_eq!(facts_list[0].mcp, Some(wanted));
 }
 
 #[test]
@@ -77,9 +77,9 @@ fn answers_and_notifications_are_read() {
         r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
         r#"{"jsonrpc":"2.0","id":1,"error":{}}"#,
     ] {
-        let deeds = deeds(plain(text));
-        assert_eq!(deeds[0].operation.as_deref(), Some("response"));
-        assert_eq!(deeds[0].mcp.as_ref().unwrap().method, None);
+        let facts_list = facts_list(plain(text));
+        assert_eq!(facts_list[0].operation.as_deref(), Some("response"));
+        assert_eq!(facts_list[0].mcp.as_ref().unwrap().method, None);
     }
     let notice = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
     assert_eq!(
@@ -249,7 +249,7 @@ fn what_cannot_be_seen_through_is_refused() {
 #[test]
 fn streams_and_the_end_of_a_session_have_no_message() {
     let of = |method: &str, bytes: &[u8]| read(&body(Body::Mcp), &Fields::default(), method, bytes);
-    let operation = |method: &str| deeds(of(method, b""))[0].operation.clone().unwrap();
+    let operation = |method: &str| facts_list(of(method, b""))[0].operation.clone().unwrap();
     assert_eq!(&*operation("GET"), "stream");
     assert_eq!(&*operation("DELETE"), "end-session");
     assert!(is_refused(&of("GET", CALL.as_bytes())));
@@ -534,8 +534,8 @@ proptest! {
             prop_assert!(allowed_tools(&cut, &|_| false).is_none());
         }
         // A body that is judged as a message is also recognised as one.
-        if let Progress::Done(deeds) = plain(&text) {
-            let asks = deeds.iter().any(|deed| deed.mcp.as_ref().unwrap().method.is_some());
+        if let Progress::Done(facts_list) = plain(&text) {
+            let asks = facts_list.iter().any(|request_facts| request_facts.mcp.as_ref().unwrap().method.is_some());
             prop_assert_eq!(asks, recognised(&text, true));
         }
     }

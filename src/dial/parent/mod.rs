@@ -55,7 +55,7 @@ pub struct Through {
 
 /// The settings of a dial besides its route.
 #[derive(Clone, Copy, Debug)]
-pub struct Errand<'a> {
+pub struct DialContext<'a> {
     /// The purpose of the connection.
     pub purpose: Purpose<'a>,
     /// The addresses of the gate itself, which it never dials.
@@ -256,15 +256,19 @@ impl Dialer {
     pub(super) async fn reach_by_parents(
         &self,
         route: &Route,
-        errand: Errand<'_>,
+        context: DialContext<'_>,
     ) -> Result<Upstream, DialError> {
-        let reached = self.by_parents(route, errand).await;
+        let reached = self.by_parents(route, context).await;
         let result = reached.as_ref().map_or_else(ParentError::word, |_| "ok");
-        errand.metrics.parent_dial(result);
+        context.metrics.parent_dial(result);
         reached.map_err(DialError::Parent)
     }
 
-    async fn by_parents(&self, route: &Route, errand: Errand<'_>) -> Result<Upstream, ParentError> {
+    async fn by_parents(
+        &self,
+        route: &Route,
+        context: DialContext<'_>,
+    ) -> Result<Upstream, ParentError> {
         let began = self.clock.instant();
         let awake = route.parents.iter().filter(|it| !it.rests(began));
         let awake: Vec<_> = awake.collect();
@@ -278,7 +282,7 @@ impl Dialer {
                 dialer: self,
                 parent,
                 route,
-                errand,
+                context,
                 began: self.clock.instant(),
                 longest: left / others.max(1),
             };
@@ -305,7 +309,7 @@ struct Attempt<'a> {
     dialer: &'a Dialer,
     parent: &'a Arc<Parent>,
     route: &'a Route,
-    errand: Errand<'a>,
+    context: DialContext<'a>,
     began: Instant,
     longest: Duration,
 }
@@ -333,7 +337,7 @@ impl Attempt<'_> {
     async fn once(&self, authorization: Option<Authorization>) -> Result<Upstream, ParentError> {
         let out_of_reach = ParentError::Unreachable("it takes too long");
         let (mut stream, address) = self.in_time(self.connect(), out_of_reach).await?;
-        let Purpose::Tunnel { via } = self.errand.purpose else {
+        let Purpose::Tunnel { via } = self.context.purpose else {
             return Ok(self.reached(stream, address, authorization, true));
         };
         let asked = self.ask(&mut stream, via, authorization.as_ref());
@@ -381,13 +385,13 @@ impl Attempt<'_> {
         let config::Parent { target, tls, .. } = &self.parent.written;
         let found = self
             .dialer
-            .route_own(target, &everywhere(), self.errand.guard)
+            .route_own(target, &everywhere(), self.context.guard)
             .await;
         let found = found.map_err(|error| match error {
             NoRoute::Denied(_) => ParentError::Own,
             NoRoute::Unresolved(_) => ParentError::Unreachable("its name cannot be resolved"),
         })?;
-        let dialling = self.dialer.dial_for(self.errand.caller, &found.addresses);
+        let dialling = self.dialer.dial_for(self.context.caller, &found.addresses);
         let dialled = dialling.await;
         let Upstream {
             stream, address, ..

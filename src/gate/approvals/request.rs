@@ -46,20 +46,30 @@ impl RequestKey {
 }
 
 fn operation(attempt: &Attempt<'_>) -> String {
-    let Attempt::Request { method, deed, .. } = attempt else {
+    let Attempt::Request {
+        method,
+        request_facts,
+        ..
+    } = attempt
+    else {
         return CONNECT.to_owned();
     };
-    let mcp = deed.and_then(|deed| deed.mcp.as_ref());
+    let mcp = request_facts.and_then(|request_facts| request_facts.mcp.as_ref());
     if let Some(mcp) = mcp {
         let method = mcp.method.as_deref().unwrap_or("message");
         let tool = mcp.tool.as_deref().unwrap_or_default();
         return format!("mcp {method} {tool}").trim_end().to_owned();
     }
-    let words = deed.and_then(|deed| Some((deed.service.as_ref()?, deed.operation.as_ref()?)));
+    let words = request_facts.and_then(|request_facts| {
+        Some((
+            request_facts.service.as_ref()?,
+            request_facts.operation.as_ref()?,
+        ))
+    });
     if let Some((service, operation)) = words {
         return format!("{service} {operation}");
     }
-    match deed.and_then(|deed| deed.action) {
+    match request_facts.and_then(|request_facts| request_facts.action) {
         Some(action) => action.as_str().to_owned(),
         None => (*method).to_owned(),
     }
@@ -229,7 +239,7 @@ mod tests {
                 path: &path,
                 upgrade: false,
                 tls: false,
-                deed: Some(&facts),
+                request_facts: Some(&facts),
             };
             RequestKey::new(CallerKey::Subject("ana".into()), &target, &attempt)
         };

@@ -96,23 +96,27 @@ impl Services {
     /// Returns the document with the age of the version that a request to `target` fetches.
     pub(in super::super) fn published(
         &self,
-        deed: &RequestFacts,
+        request_facts: &RequestFacts,
         target: &Target,
         path: &Path,
     ) -> Published {
-        if matches!(deed.action, Some(Action::Write | Action::Call)) {
+        if matches!(request_facts.action, Some(Action::Write | Action::Call)) {
             return Published::NoVersion;
         }
-        let service = deed.service.as_deref().and_then(|name| self.find(name));
+        let service = request_facts
+            .service
+            .as_deref()
+            .and_then(|name| self.find(name));
         let known = service.and_then(|it| Some((it, it.published.as_ref()?)));
         let Some((service, source)) = known else {
             return Published::Untold("no document of this registry with the time is known");
         };
-        let operation = deed.operation.as_deref().unwrap_or(OTHER);
+        let operation = request_facts.operation.as_deref().unwrap_or(OTHER);
         if operation != OTHER && !source.operations.iter().any(|it| it == operation) {
             return Published::NoVersion;
         }
-        let (Some(package), Some(version)) = (&deed.package, &deed.version) else {
+        let (Some(package), Some(version)) = (&request_facts.package, &request_facts.version)
+        else {
             return Published::Untold("the request does not say which version it is for");
         };
         let asked = Version {
@@ -237,9 +241,9 @@ mod tests {
     fn published(service: &str, host: &str, path: &str) -> Published {
         let services = Services::built_in();
         let path = Path::parse(path.as_bytes()).unwrap();
-        let deed = services.read(Some(service), Category::PackageRegistry, "GET", &path);
+        let request_facts = services.read(Some(service), Category::PackageRegistry, "GET", &path);
         let target = Target::from_authority(host.as_bytes(), 443).unwrap();
-        services.published(&deed, &target, &path)
+        services.published(&request_facts, &target, &path)
     }
 
     /// Returns host, path and place of the document.

@@ -199,7 +199,7 @@ fn a_suggestion_is_as_narrow_as_the_flow() {
         path: &url.path,
         upgrade: false,
         tls: false,
-        deed: None,
+        request_facts: None,
     };
     let query = |who| Query {
         who,

@@ -151,7 +151,7 @@ impl Asking<'_> {
             path: &url.path,
             upgrade: false,
             tls: url.tls,
-            deed: facts,
+            request_facts: facts,
         };
         self.decide(&url.target, attempt)
     }

@@ -708,7 +708,7 @@ fn decided_with(policy: &Policy, ask: &Ask, exceptions: &Exceptions) -> Answer {
             path,
             upgrade: false,
             tls,
-            deed: Some(&done),
+            request_facts: Some(&done),
         },
         _ => Attempt::Connect,
     };

@@ -67,18 +67,24 @@ to.hosts = ["pinned.example.com"]
 grant.inspect = false
 "#;
 
-fn deed(policy: &Policy, method: &str, url: &str) -> RequestFacts {
+fn request_facts(policy: &Policy, method: &str, url: &str) -> RequestFacts {
     let url = Url::parse(url.as_bytes()).unwrap();
     policy.read(&url.target, method, &url.path)
 }
 
-fn judged(policy: &Policy, tier: &str, method: &str, url: &str, deed: &RequestFacts) -> Decision {
-    asking(policy, tier).judge(method, url, Some(deed))
+fn judged(
+    policy: &Policy,
+    tier: &str,
+    method: &str,
+    url: &str,
+    request_facts: &RequestFacts,
+) -> Decision {
+    asking(policy, tier).judge(method, url, Some(request_facts))
 }
 
 fn pushed(policy: &Policy, repository: &str, reference: &str) -> Decision {
     let url = format!("https://git.example.com/{repository}.git/git-receive-pack");
-    let mut done = deed(policy, "POST", &url);
+    let mut done = request_facts(policy, "POST", &url);
     assert_eq!((done.seen, done.body), (Seen::Head, Some(Body::GitPush)));
     done.reference = Some(reference.into());
     (done.seen, done.body) = (Seen::Whole, None);
@@ -148,7 +154,7 @@ fn a_push_passes_to_the_branches_that_are_named() {
 fn what_only_the_body_tells_waits_for_the_body() {
     let policy = with_rules(RULES);
     let url = "https://git.example.com/acme/app.git/git-receive-pack";
-    let head = deed(&policy, "POST", url);
+    let head = request_facts(&policy, "POST", url);
     let decision = judged(&policy, "restricted", "POST", url, &head);
     assert_eq!(said(&decision), (Verdict::Allow, "allowed", "push"));
     // Without a ref, a fully read push is no push to a named branch.
@@ -158,7 +164,7 @@ fn what_only_the_body_tells_waits_for_the_body() {
     assert_eq!(decision.reason, Reason::ActionDenied);
     // Another repository is refused by its path.
     let evil = "https://git.example.com/evil/app.git/git-receive-pack";
-    let head = deed(&policy, "POST", evil);
+    let head = request_facts(&policy, "POST", evil);
     let decision = judged(&policy, "restricted", "POST", evil, &head);
     assert_eq!(decision.reason, Reason::ActionDenied);
 }
@@ -170,7 +176,7 @@ fn a_deny_waits_for_the_body_too() {
          does.refs = [\"main\"]\n"
     ));
     let url = "https://git.example.com/acme/app.git/git-receive-pack";
-    let head = deed(&policy, "POST", url);
+    let head = request_facts(&policy, "POST", url);
     let open = judged(&policy, "open", "POST", url, &head);
     assert_eq!(open.verdict, Verdict::Allow);
     let main = pushed(&policy, "acme/app", "refs/heads/main");
@@ -183,13 +189,13 @@ fn git_may_ask_where_it_may_push_before_it_names_a_ref() {
     let ask = |repository: &str| {
         let url =
             format!("https://git.example.com/{repository}/info/refs?service=git-receive-pack");
-        let head = deed(&policy, "GET", &url);
+        let head = request_facts(&policy, "GET", &url);
         judged(&policy, "restricted", "GET", &url, &head).verdict
     };
     assert_eq!(ask("acme/app.git"), Verdict::Allow);
     assert_eq!(ask("evil/app.git"), Verdict::Deny);
     let other = "https://git.example.com/acme/app/raw";
-    let mut write = deed(&policy, "PUT", other);
+    let mut write = request_facts(&policy, "PUT", other);
     write.repository = Some("acme/app".into());
     assert_eq!(
         judged(&policy, "restricted", "PUT", other, &write).verdict,
@@ -202,7 +208,7 @@ fn packages_are_told_by_the_service_of_the_host() {
     let policy = with_rules(RULES);
     let get = |path: &str| {
         let url = format!("https://registry.example.com{path}");
-        let head = deed(&policy, "GET", &url);
+        let head = request_facts(&policy, "GET", &url);
         judged(&policy, "restricted", "GET", &url, &head)
     };
     let acme = get("/@acme%2fui");
@@ -213,13 +219,13 @@ fn packages_are_told_by_the_service_of_the_host() {
     // In this tier the list of categories allows the rest to be read.
     assert_eq!(&*get("/@evil%2fui").rule.name, "tier.restricted.allow");
     let url = "https://registry.example.com/@acme%2fui";
-    let publish = deed(&policy, "PUT", url);
+    let publish = request_facts(&policy, "PUT", url);
     let decision = judged(&policy, "restricted", "PUT", url, &publish);
     assert_eq!(decision.reason, Reason::ActionDenied);
 }
 
 fn called(policy: &Policy, tier: &str, url: &str, method: &str, tool: Option<&str>) -> Decision {
-    let mut done = deed(policy, "POST", url);
+    let mut done = request_facts(policy, "POST", url);
     let call = done.mcp.get_or_insert_default();
     call.method = Some(method.into());
     call.tool = tool.map(Into::into);
@@ -277,7 +283,7 @@ fn a_server_is_allowed_only_by_rules_that_name_it() {
     assert_eq!(&*decision.rule.name, "issues");
     // A request without a message is judged by the host.
     let plain = "https://mcp.example.com/about";
-    let head = deed(&policy, "GET", plain);
+    let head = request_facts(&policy, "GET", plain);
     let decision = judged(&policy, "restricted", "GET", plain, &head);
     assert_eq!(&*decision.rule.name, "host");
 }
@@ -320,7 +326,7 @@ fn a_foreign_credential_is_refused() {
     assert!(!with_rules(RULES).asks_credentials());
     let url = "https://p.example.com/x";
     let shown = |digits: &[&str]| {
-        let mut done = deed(&policy, "GET", url);
+        let mut done = request_facts(&policy, "GET", url);
         done.credentials = digits.iter().map(|digit| hash(digit).into()).collect();
         let decision = judged(&policy, "restricted", "GET", url, &done);
         (decision.reason.code(), decision.rule.name.to_string())
@@ -439,7 +445,7 @@ fn a_plain_request_is_not_inspected() {
             path: &path,
             upgrade: false,
             tls: false,
-            deed: None,
+            request_facts: None,
         },
     });
     assert_eq!(
@@ -643,7 +649,7 @@ does.operations = ["push"]
 fn a_deny_by_name_holds_of_each_reading_of_the_path() {
     let policy = with_rules(DENIED_NAMES);
     let verdict = |method: &str, url: &str| {
-        let done = deed(&policy, method, url);
+        let done = request_facts(&policy, method, url);
         judged(&policy, "restricted", method, url, &done).verdict
     };
     let fetch = "/info/refs?service=git-upload-pack";
@@ -703,7 +709,7 @@ does.repositories = ["*/acme/web"]
     );
     let reason = |front: &str| {
         let url = format!("https://git.example.com{front}/info/refs?service=git-upload-pack");
-        let done = deed(&policy, "GET", &url);
+        let done = request_facts(&policy, "GET", &url);
         judged(&policy, "restricted", "GET", &url, &done).reason
     };
     assert_eq!(reason("/mirror/acme/web"), Reason::Allowed);
@@ -728,7 +734,7 @@ does.tools = ["delete_*"]
     ));
     let called = |path: &str, tool: &str| {
         let url = format!("https://mcp.example.com{path}");
-        let mut done = deed(&policy, "POST", &url);
+        let mut done = request_facts(&policy, "POST", &url);
         let server = done.mcp.take().and_then(|call| call.server);
         done.mcp = Some(McpCall {
             server,

@@ -140,7 +140,7 @@ impl Stub {
             path: &path,
             upgrade: false,
             tls: false,
-            deed: None,
+            request_facts: None,
         };
         self.ports.iter().any(|port| {
             let target = Target {

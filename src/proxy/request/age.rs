@@ -39,13 +39,14 @@ impl Request<'_> {
         flow: &mut Flow,
         asked: &Asked,
     ) -> Result<(), Refusal> {
-        let (Some(age), Asked::Request { deed, .. }) = (&self.decision.min_age, asked) else {
+        let (Some(age), Asked::Request { request_facts, .. }) = (&self.decision.min_age, asked)
+        else {
             return Ok(());
         };
-        let Some(deed) = deed.as_deref() else {
+        let Some(request_facts) = request_facts.as_deref() else {
             return Ok(());
         };
-        let (published, young) = Box::pin(self.young(flow, deed, age.least)).await;
+        let (published, young) = Box::pin(self.young(flow, request_facts, age.least)).await;
         if published.is_some() {
             flow.facts.again().published = published;
         }
@@ -66,18 +67,20 @@ impl Request<'_> {
     async fn young(
         &self,
         flow: &Flow,
-        deed: &RequestFacts,
+        request_facts: &RequestFacts,
         least: Duration,
     ) -> (Option<Timestamp>, Option<Young>) {
         let snapshot = flow.snapshot();
         let (target, path) = (&self.url.target, &self.url.path);
-        let listing = match snapshot.policy.published(deed, target, path) {
+        let listing = match snapshot.policy.published(request_facts, target, path) {
             Published::NoVersion => return (None, None),
             Published::Untold(why) => return (None, Some(why.to_owned())),
             Published::At(listing) => listing,
         };
-        let name = named(deed);
-        let told = self.published(flow, &snapshot, deed, &listing).await;
+        let name = named(request_facts);
+        let told = self
+            .published(flow, &snapshot, request_facts, &listing)
+            .await;
         let published = match told {
             Ok(published) => published,
             Err(why) => {
@@ -101,7 +104,7 @@ impl Request<'_> {
         &self,
         flow: &Flow,
         snapshot: &Snapshot,
-        deed: &RequestFacts,
+        request_facts: &RequestFacts,
         listing: &Listing,
     ) -> Result<Timestamp, String> {
         let mut fields = self.head.fields.iter();
@@ -111,7 +114,7 @@ impl Request<'_> {
             .map(|field| field.value);
         let index = |authorization: Option<&'_ [u8]>| RequestFacts {
             credentials: match authorization {
-                Some(_) => deed.credentials.clone(),
+                Some(_) => request_facts.credentials.clone(),
                 None => Vec::new(),
             },
             ..snapshot.policy.read(&listing.target, "GET", &listing.path)
@@ -120,7 +123,7 @@ impl Request<'_> {
             known: self.known,
             listing,
             tls: self.url.tls,
-            deed: index(None),
+            request_facts: index(None),
             authorization: None,
         };
         let longest = snapshot.limits.connect_timeout;
@@ -139,7 +142,7 @@ impl Request<'_> {
             }
         }
         let with_credential = Index {
-            deed: index(authorization),
+            request_facts: index(authorization),
             authorization,
             ..anonymous
         };
@@ -178,9 +181,9 @@ fn key(listing: &Listing, decision: &Decision) -> String {
 }
 
 /// `left-pad 1.3.1`, reduced to letters that are safe in any text.
-fn named(deed: &RequestFacts) -> String {
-    let package = deed.package.as_deref().unwrap_or_default();
-    let version = deed.version.as_deref().unwrap_or_default();
+fn named(request_facts: &RequestFacts) -> String {
+    let package = request_facts.package.as_deref().unwrap_or_default();
+    let version = request_facts.version.as_deref().unwrap_or_default();
     let plain = |letter: char| letter.is_ascii_graphic() || letter == ' ';
     let text = format!("{package} {version}");
     text.chars().filter(|it| plain(*it)).take(NAMED).collect()
@@ -224,12 +227,12 @@ mod tests {
 
     #[test]
     fn what_a_request_names_is_said_in_plain_letters_and_not_at_length() {
-        let deed = RequestFacts {
+        let request_facts = RequestFacts {
             package: Some(format!("a\r\n\u{202e}{}", "b".repeat(200)).into()),
             version: Some("1".into()),
             ..RequestFacts::default()
         };
-        let name = named(&deed);
+        let name = named(&request_facts);
         assert_eq!(name.len(), NAMED);
         assert!(name.starts_with("abb"), "{name}");
     }

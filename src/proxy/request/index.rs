@@ -36,7 +36,7 @@ pub(super) struct Index<'a> {
     pub(super) listing: &'a Listing,
     pub(in crate::proxy) tls: bool,
     /// The facts of the fetch.
-    pub(in crate::proxy) deed: RequestFacts,
+    pub(in crate::proxy) request_facts: RequestFacts,
     /// The credential of the request, if it is used.
     pub(in crate::proxy) authorization: Option<&'a [u8]>,
 }
@@ -64,7 +64,7 @@ impl Index<'_> {
             path: &self.listing.path,
             upgrade: false,
             tls: self.tls,
-            deed: Some(&self.deed),
+            request_facts: Some(&self.request_facts),
         }
     }
 
@@ -149,7 +149,7 @@ impl Index<'_> {
             path: self.listing.path.clone(),
             upgrade: false,
             tls: self.tls,
-            deed: Some(Arc::new(self.deed.clone())),
+            request_facts: Some(Arc::new(self.request_facts.clone())),
         };
         let route = dial::find(own, &dialled, &decision).await?;
         own.settle(self.known, target, asked, &decision).await?;

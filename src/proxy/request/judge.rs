@@ -86,47 +86,51 @@ impl Request<'_> {
         connection: &mut Connection,
         flow: &mut Flow,
     ) -> Result<(Decision, gate::Asked), Refusal> {
-        let mut deed = flow
-            .snapshot()
-            .policy
-            .read(&self.url.target, self.method(), &self.url.path);
+        let mut request_facts =
+            flow.snapshot()
+                .policy
+                .read(&self.url.target, self.method(), &self.url.path);
         self.is_one_request(flow)?;
-        deed.credentials = self.credentials(flow)?;
+        request_facts.credentials = self.credentials(flow)?;
         let mut peek = Peek::new(self.head);
-        self.look_for_mcp(connection, flow, &mut deed, &mut peek)
+        self.look_for_mcp(connection, flow, &mut request_facts, &mut peek)
             .await?;
-        let deed = Arc::new(deed);
+        let request_facts = Arc::new(request_facts);
         // An MCP message is read before it is refused: the record then names the tool, and the
         // agent gets an answer that it can read.
-        if deed.body != Some(Body::Mcp) {
-            let decision = self.judge(connection, flow, &deed).await?;
+        if request_facts.body != Some(Body::Mcp) {
+            let decision = self.judge(connection, flow, &request_facts).await?;
             self.may_go_on_to(flow)?;
-            if deed.body.is_none() {
-                return Ok((decision, self.asked(deed)));
+            if request_facts.body.is_none() {
+                return Ok((decision, self.asked(request_facts)));
             }
         }
-        let mut deed = Arc::unwrap_or_clone(deed);
-        let presented = std::mem::take(&mut deed.credentials);
-        let deeds = self.read(connection, flow, &deed, &mut peek).await?;
-        if deeds.len() > 1 {
-            flow.facts.again().facts = deeds.len();
+        let mut request_facts = Arc::unwrap_or_clone(request_facts);
+        let presented = std::mem::take(&mut request_facts.credentials);
+        let facts_list = self
+            .read(connection, flow, &request_facts, &mut peek)
+            .await?;
+        if facts_list.len() > 1 {
+            flow.facts.again().facts = facts_list.len();
         }
         let mut all: Option<(Decision, Arc<RequestFacts>)> = None;
-        for mut deed in deeds {
-            deed.credentials.clone_from(&presented);
-            let deed = Arc::new(deed);
-            let judged = self.judge(connection, flow, &deed).await;
+        for mut request_facts in facts_list {
+            request_facts.credentials.clone_from(&presented);
+            let request_facts = Arc::new(request_facts);
+            let judged = self.judge(connection, flow, &request_facts).await;
             let decision = judged.map_err(|refusal| self.answer(flow, refusal, &peek.content))?;
             all = Some(match all {
-                Some((before, _)) if before.would < decision.would => (before.and(decision), deed),
+                Some((before, _)) if before.would < decision.would => {
+                    (before.and(decision), request_facts)
+                }
                 Some((before, strictest)) => (before.and(decision), strictest),
-                None => (decision, deed),
+                None => (decision, request_facts),
             });
         }
-        let (decision, deed) = all.ok_or(Code::BadRequest)?;
+        let (decision, request_facts) = all.ok_or(Code::BadRequest)?;
         // The record names the strictest of several facts.
-        flow.note(&decision, &deed);
-        Ok((decision, self.asked(deed)))
+        flow.note(&decision, &request_facts);
+        Ok((decision, self.asked(request_facts)))
     }
 
     /// Refuses requests that the origin could read differently: two types or codings, or another
@@ -148,8 +152,8 @@ impl Request<'_> {
         let bare = Path::parse(self.url.path.path().as_bytes());
         let bare = bare.map_err(|_| Code::BadPath)?;
         let policy = &flow.snapshot().policy;
-        let deed = policy.read(&self.url.target, self.method(), &bare);
-        if deed.service.is_some() || deed.mcp.is_some() {
+        let request_facts = policy.read(&self.url.target, self.method(), &bare);
+        if request_facts.service.is_some() || request_facts.mcp.is_some() {
             let detail = "the query names another method than the request line";
             return Err(Refusal::because(Code::BadRequest, detail));
         }
@@ -176,13 +180,13 @@ impl Request<'_> {
             url.path
         };
         let policy = &flow.snapshot().policy;
-        let deed = policy.read(&self.url.target, self.method(), &path);
+        let request_facts = policy.read(&self.url.target, self.method(), &path);
         let attempt = Attempt::Request {
             method: self.method(),
             path: &path,
             upgrade: false,
             tls: self.url.tls,
-            deed: Some(&deed),
+            request_facts: Some(&request_facts),
         };
         if flow.would_pass(self.known, &self.url.target, attempt) {
             return Ok(());
@@ -273,15 +277,15 @@ impl Request<'_> {
         &mut self,
         connection: &mut Connection,
         flow: &mut Flow,
-        deed: &mut RequestFacts,
+        request_facts: &mut RequestFacts,
         peek: &mut Peek,
     ) -> Result<(), Refusal> {
         // The path of a Git fetch or of Git LFS does not show how the server uses the body.
         let git = matches!(
-            deed.body,
+            request_facts.body,
             Some(Body::GitFetch | Body::LfsBatch | Body::LfsVerify)
         );
-        if deed.mcp.is_some() || !(deed.body.is_none() || git) {
+        if request_facts.mcp.is_some() || !(request_facts.body.is_none() || git) {
             return Ok(());
         }
         let http2 = connection
@@ -294,12 +298,12 @@ impl Request<'_> {
             Suspicion::Headers => true,
             Suspicion::Body => {
                 // The body of a caller without access is not read.
-                if !flow.would_pass(self.known, &self.url.target, self.attempt(deed)) {
+                if !flow.would_pass(self.known, &self.url.target, self.attempt(request_facts)) {
                     return Ok(());
                 }
                 match self.recognise(connection, flow, peek).await? {
                     Recognised::Undecided => {
-                        self.may_be_mcp(flow, deed)?;
+                        self.may_be_mcp(flow, request_facts)?;
                         false
                     }
                     recognised => recognised == Recognised::Yes,
@@ -307,9 +311,9 @@ impl Request<'_> {
             }
         };
         if found {
-            deed.mcp = Some(McpCall::default());
-            deed.body = Some(Body::Mcp);
-            deed.seen = Seen::Head;
+            request_facts.mcp = Some(McpCall::default());
+            request_facts.body = Some(Body::Mcp);
+            request_facts.seen = Seen::Head;
         }
         Ok(())
     }
@@ -351,16 +355,18 @@ impl Request<'_> {
 
     /// Refuses a body that may be an MCP message and cannot be read to its end, if the policy would
     /// refuse such a message. A request that the service of its host describes is no MCP message.
-    fn may_be_mcp(&self, flow: &Flow, deed: &RequestFacts) -> Result<(), Refusal> {
-        let operation = deed.operation.as_deref();
-        if deed.service.is_some() && operation.is_some_and(|operation| operation != "other") {
+    fn may_be_mcp(&self, flow: &Flow, request_facts: &RequestFacts) -> Result<(), Refusal> {
+        let operation = request_facts.operation.as_deref();
+        if request_facts.service.is_some()
+            && operation.is_some_and(|operation| operation != "other")
+        {
             return Ok(());
         }
         let message = RequestFacts {
             mcp: Some(McpCall::default()),
             seen: Seen::Whole,
             body: None,
-            ..deed.clone()
+            ..request_facts.clone()
         };
         if flow.would_pass(self.known, &self.url.target, self.attempt(&message)) {
             return Ok(());
@@ -376,41 +382,47 @@ impl Request<'_> {
         &self,
         connection: &Connection,
         flow: &mut Flow,
-        deed: &Arc<RequestFacts>,
+        request_facts: &Arc<RequestFacts>,
     ) -> Result<Decision, Refusal> {
-        flow.note_facts(deed);
+        flow.note_facts(request_facts);
         let snapshot = flow.snapshot();
         if snapshot.credentials.is_some() {
-            flow.facts.again().presented = Some(!deed.credentials.is_empty());
+            flow.facts.again().presented = Some(!request_facts.credentials.is_empty());
         }
-        if !deed.other_readings.is_empty() {
-            flow.facts.again().readings = deed.other_readings.len();
+        if !request_facts.other_readings.is_empty() {
+            flow.facts.again().readings = request_facts.other_readings.len();
         }
-        if flow.facts.again.is_some() || deed.seen == Seen::Head {
-            flow.facts.again().head_only = deed.seen == Seen::Head;
+        if flow.facts.again.is_some() || request_facts.seen == Seen::Head {
+            flow.facts.again().head_only = request_facts.seen == Seen::Head;
         }
         let (known, target) = (self.known, &self.url.target);
-        let judged = flow.judge_attempt(known, target, self.attempt(deed));
-        Box::pin(flow.hold(connection, (known, target), self.attempt(deed), judged)).await
+        let judged = flow.judge_attempt(known, target, self.attempt(request_facts));
+        Box::pin(flow.hold(
+            connection,
+            (known, target),
+            self.attempt(request_facts),
+            judged,
+        ))
+        .await
     }
 
-    fn attempt<'a>(&'a self, deed: &'a RequestFacts) -> Attempt<'a> {
+    fn attempt<'a>(&'a self, request_facts: &'a RequestFacts) -> Attempt<'a> {
         Attempt::Request {
             method: self.method(),
             path: &self.url.path,
             upgrade: self.head.upgrade().is_some(),
             tls: self.url.tls,
-            deed: Some(deed),
+            request_facts: Some(request_facts),
         }
     }
 
-    fn asked(&self, deed: Arc<RequestFacts>) -> gate::Asked {
+    fn asked(&self, request_facts: Arc<RequestFacts>) -> gate::Asked {
         gate::Asked::Request {
             method: self.head.method.to_text(),
             path: self.url.path.clone(),
             upgrade: self.head.upgrade().is_some(),
             tls: self.url.tls,
-            deed: Some(deed),
+            request_facts: Some(request_facts),
         }
     }
 
@@ -418,9 +430,9 @@ impl Request<'_> {
     fn answer(&self, flow: &Flow, refusal: Refusal, message: &[u8]) -> Refusal {
         let is_mcp = flow
             .facts
-            .deed
+            .request_facts
             .as_ref()
-            .is_some_and(|deed| deed.mcp.is_some());
+            .is_some_and(|request_facts| request_facts.mcp.is_some());
         let fields = self.fields();
         let accept = fields.accept.unwrap_or_default().to_ascii_lowercase();
         let takes = |kind: &[u8]| accept.windows(kind.len()).any(|part| part == kind);
@@ -442,10 +454,10 @@ impl Request<'_> {
         &mut self,
         connection: &mut Connection,
         flow: &mut Flow,
-        deed: &RequestFacts,
+        request_facts: &RequestFacts,
         peek: &mut Peek,
     ) -> Result<Vec<RequestFacts>, Refusal> {
-        if deed.body == Some(Body::Model) {
+        if request_facts.body == Some(Body::Model) {
             // No decision depends on this body: if the memory is exhausted, the body passes unread.
             let filled = self.fill(connection, flow, peek, MOST_OF_MODEL).await;
             match filled {
@@ -459,16 +471,16 @@ impl Request<'_> {
         loop {
             let (content, ended) = (&peek.content, peek.ended);
             let (fields, path) = (self.fields(), &self.url.path);
-            let progress = if content.len() > MOST && deed.body != Some(Body::Model) {
-                content::too_long(deed)
+            let progress = if content.len() > MOST && request_facts.body != Some(Body::Model) {
+                content::too_long(request_facts)
             } else if content.len() < next && !ended {
                 Progress::More
             } else {
                 next = content.len() + content.len() / 16;
-                content::read(deed, &fields, self.method(), path, content, ended)
+                content::read(request_facts, &fields, self.method(), path, content, ended)
             };
             match progress {
-                Progress::Done(deeds) => return Ok(deeds),
+                Progress::Done(facts_list) => return Ok(facts_list),
                 Progress::Malformed(why) => return Err(Refusal::because(Code::BadRequest, why)),
                 Progress::More if ended => return Err(Code::BadRequest.into()),
                 Progress::More => self.more(connection, flow, peek).await?,

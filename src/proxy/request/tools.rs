@@ -51,12 +51,13 @@ impl Tools {
         asked: &Asked,
     ) -> Option<Self> {
         let Asked::Request {
-            deed: Some(deed), ..
+            request_facts: Some(request_facts),
+            ..
         } = asked
         else {
             return None;
         };
-        let call = deed.mcp.as_ref()?;
+        let call = request_facts.mcp.as_ref()?;
         Some(Self {
             snapshot: flow.snapshot(),
             caller: known.caller.clone(),
@@ -92,7 +93,7 @@ impl Tools {
     }
 
     fn allows(&self, tool: &str) -> bool {
-        let deed = RequestFacts {
+        let request_facts = RequestFacts {
             action: Some(Action::Call),
             operation: Some("tools/call".into()),
             mcp: Some(McpCall {
@@ -111,7 +112,7 @@ impl Tools {
                 path: &self.url.path,
                 upgrade: false,
                 tls: self.url.tls,
-                deed: Some(&deed),
+                request_facts: Some(&request_facts),
             },
         };
         self.snapshot.decide(&query).verdict == Verdict::Allow

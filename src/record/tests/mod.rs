@@ -253,7 +253,7 @@ fn full() -> FlowFacts {
         reused: true,
         client_hash: Some("ab".repeat(32).into()),
         upstream: Some("internal".into()),
-        deed: Some(Arc::new(full_deed())),
+        request_facts: Some(Arc::new(full_request_facts())),
         said: Some(Box::new(full_said())),
         shadow: Some((Verdict::Allow, "next".into())),
         again: Some(Box::new(full_again())),
@@ -269,7 +269,7 @@ fn full() -> FlowFacts {
     }
 }
 
-fn full_deed() -> RequestFacts {
+fn full_request_facts() -> RequestFacts {
     RequestFacts {
         service: Some("git".into()),
         operation: Some("push".into()),

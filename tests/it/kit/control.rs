@@ -49,14 +49,14 @@ impl Gate {
 
     /// Starts a session at the control socket.
     #[track_caller]
-    pub(crate) fn session(&self, wish: &Value) -> Session {
-        Session::of(&self.control("/v1/sessions", None, wish))
+    pub(crate) fn session(&self, request: &Value) -> Session {
+        Session::of(&self.control("/v1/sessions", None, request))
     }
 
     /// Starts a session that comes from another one.
     #[track_caller]
-    pub(crate) fn child(&self, parent: &Session, wish: &Value) -> Session {
-        Session::of(&self.post("/v1/sessions", Some(&parent.token), wish))
+    pub(crate) fn child(&self, parent: &Session, request: &Value) -> Session {
+        Session::of(&self.post("/v1/sessions", Some(&parent.token), request))
     }
 
     /// Revokes by name.

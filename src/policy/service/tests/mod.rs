@@ -17,17 +17,21 @@ fn told(service: Option<&str>, category: Category, line: &str) -> String {
 fn tell(services: &Services, service: Option<&str>, category: Category, line: &str) -> String {
     let (method, target) = line.split_once(' ').unwrap();
     let path = Path::parse(target.as_bytes()).unwrap_or_else(|error| panic!("{line}: {error}"));
-    let deed = services.read(service, category, method, &path);
-    assert_eq!(deed.seen == Seen::Head, deed.body.is_some(), "{line}");
+    let request_facts = services.read(service, category, method, &path);
+    assert_eq!(
+        request_facts.seen == Seen::Head,
+        request_facts.body.is_some(),
+        "{line}"
+    );
     let mut said = vec![
-        deed.operation.as_deref().unwrap_or("-").to_owned(),
-        deed.action.map_or("?", Action::as_str).to_owned(),
+        request_facts.operation.as_deref().unwrap_or("-").to_owned(),
+        request_facts.action.map_or("?", Action::as_str).to_owned(),
     ];
-    said.extend(deed.body.map(|body| format!("{body:?}")));
+    said.extend(request_facts.body.map(|body| format!("{body:?}")));
     let named = [
-        ("repository", &deed.repository),
-        ("package", &deed.package),
-        ("version", &deed.version),
+        ("repository", &request_facts.repository),
+        ("package", &request_facts.package),
+        ("version", &request_facts.version),
     ];
     let named = named
         .into_iter()

@@ -90,8 +90,8 @@ fn a_method_in_other_case_writes() {
     proptest!(|(target in "/[a-z@./-]{0,40}")| {
         if let Ok(path) = Path::parse(target.as_bytes()) {
             for (name, _) in services.names() {
-                let deed = services.read(Some(name), Category::Unknown, "get", &path);
-                prop_assert_eq!(deed.action, Some(Action::Write));
+                let request_facts = services.read(Some(name), Category::Unknown, "get", &path);
+                prop_assert_eq!(request_facts.action, Some(Action::Write));
             }
         }
     });
