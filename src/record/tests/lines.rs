@@ -126,7 +126,7 @@ fn events() -> Vec<Event> {
     let approval = ApprovalFacts {
         operation: "connect".into(),
         flow: Arc::new(FlowFacts {
-            flow: Uuid::nil(),
+            flow: Uuid::from_u128(1),
             ..full()
         }),
         count: 1,
