@@ -431,16 +431,19 @@ impl Flow {
         Ok(())
     }
 
-    /// Claims an approval for one flow in the ledger, so that no flow of another gate uses it.
-    async fn claim_approval(&self) -> Result<(), Refusal> {
-        let Some(approval) = &self.facts.exception else {
+    /// Claims an approval for one flow in the ledger, so that no flow of another gate uses it. If it
+    /// cannot be claimed, the flow is refused as the policy asks.
+    async fn claim_approval(&mut self) -> Result<(), Refusal> {
+        let Some(approval) = self.facts.exception.clone() else {
             return Ok(());
         };
-        if self.gate.claim_approval(approval, self.facts.flow).await {
+        if self.gate.claim_approval(&approval, self.facts.flow).await {
             return Ok(());
         }
+        self.facts.exception = None;
+        self.facts.outcome = Outcome::Ask;
         let detail = "a flow of another gate used the approval up, or the ledger does not answer";
-        Err(Refusal::because(Code::ExceptionSpent, detail))
+        Err(Refusal::because(Code::NeedsApproval, detail))
     }
 
     /// Like [`Flow::settle`], for an answer of the gate itself: there is no open flow that a later
