@@ -201,12 +201,14 @@ fn without_telemetry_nothing_is_reported_home() {
 
 #[test]
 fn behind_a_wrapper_and_in_a_script_it_is_the_same_agent() {
-    for wrapper in [&["env", "A=1", "nice"][..], &["../../bin/work"]] {
-        let run = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").behind(wrapper);
-        let Some(played) = run.play() else { return };
-        played.the_agent_is_named("claude-code");
-        // In a script it is found behind a program of its name that adds the hooks.
-        played.nothing_is_wrong();
-        played.all_are_tied(&["commands"]).every_refusal_is_told();
+    for agent in [&CLAUDE_NATIVE, &CLAUDE_NODE] {
+        for wrapper in [&["env", "A=1", "nice"][..], &["../../bin/work"]] {
+            let run = Run::of(agent, Way::Exec, "short.json").behind(wrapper);
+            let Some(played) = run.play() else { continue };
+            played.the_agent_is_named("claude-code");
+            // In a script it is found behind a program of its name that adds the hooks.
+            played.nothing_is_wrong();
+            played.all_are_tied(&["commands"]).every_refusal_is_told();
+        }
     }
 }
