@@ -159,6 +159,7 @@ pub mod tls;
 pub mod vcs;
 
 mod http;
+pub mod postgres;
 
 pub mod gate;
 

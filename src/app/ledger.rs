@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use crate::clock::Clock;
 use crate::config::{self, Dial, LedgerStore, Owners, exposed_file};
 use crate::gate::ExceptionKeeper;
-use crate::ledger::{Ledger, PostgresStore, SqliteStore, Store, StoreError};
+use crate::ledger::{Ledger, SqliteStore, Store, StoreError};
+use crate::postgres::PostgresStore;
 
 /// Opens the ledger that is configured, and reads it to its end. A gate without `[ledger]` gets
 /// none. Where a database does not answer, nothing is granted until it does.

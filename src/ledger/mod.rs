@@ -4,7 +4,8 @@
 //! what changed: an exception was granted or revoked, a request was settled, an approval was revoked or
 //! used up, an exception took a part of its budget. Folding the entries in order gives the [`State`].
 //!
-//! A [`Store`] keeps the entries: `SQLite` in one file, `PostgreSQL` for several gates, memory for tests.
+//! A [`Store`] keeps the entries: `SQLite` in one file, [`PostgreSQL`](crate::postgres) for several
+//! gates, memory for tests.
 //! It has two methods. [`Store::append`] writes the entry with the next revision, and fails with
 //! [`StoreError::Conflict`] where an entry with that revision exists: so an entry always follows the
 //! state that it was decided on, and two gates never settle one request twice. [`Store::follow`]
@@ -21,7 +22,6 @@ mod grant;
 mod handle;
 mod memory;
 mod meter;
-mod postgres;
 mod review;
 mod sqlite;
 mod state;
@@ -33,11 +33,12 @@ pub use grant::{Does, From, Grant, Limit, SessionScope, To};
 pub use handle::{Health, Ledger, LedgerError};
 pub use memory::MemoryStore;
 pub use meter::Meter;
-pub use postgres::PostgresStore;
 pub use review::{Review, ReviewResult, ReviewedCaller};
 pub use sqlite::SqliteStore;
+pub(crate) use sqlite::{number, read};
 pub use state::{Budget, Granted, Refused, Revoked, Settled, State};
+pub(crate) use store::FORMAT;
 pub use store::{Answer, MAX_BATCH, Store, StoreError};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -190,7 +190,7 @@ fn after(
 }
 
 /// Parses a stored entry.
-pub(super) fn read(revision: i64, text: &str) -> Result<Entry, StoreError> {
+pub(crate) fn read(revision: i64, text: &str) -> Result<Entry, StoreError> {
     let damaged = |why: String| StoreError::Damaged(format!("entry {revision}: {why}"));
     let entry: Entry = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
     if number(entry.revision)? != revision {
@@ -199,7 +199,8 @@ pub(super) fn read(revision: i64, text: &str) -> Result<Entry, StoreError> {
     Ok(entry)
 }
 
-pub(super) fn number(revision: u64) -> Result<i64, StoreError> {
+/// The revision as databases keep it.
+pub(crate) fn number(revision: u64) -> Result<i64, StoreError> {
     i64::try_from(revision)
         .map_err(|_| StoreError::Damaged(format!("there is no revision {revision}")))
 }

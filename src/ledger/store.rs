@@ -29,7 +29,7 @@ pub const MAX_BATCH: usize = 1_000;
 
 /// The format of the entries that this version writes, and the newest that it reads. Format 2 has
 /// the kinds `approval-revoked` and `approval-used`. `SQLite` stores it as `PRAGMA user_version`.
-pub(super) const FORMAT: i64 = 2;
+pub(crate) const FORMAT: i64 = 2;
 
 /// Why a store did not perform an operation.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

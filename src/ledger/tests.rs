@@ -13,7 +13,7 @@ use crate::clock::Clock;
 const START: i64 = 1_790_000_000;
 const WAIT: Duration = Duration::from_secs(10);
 
-pub(super) fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     Clock::by_hand(Timestamp::from_second(START).unwrap())
 }
 
@@ -36,13 +36,13 @@ fn grant(id: &str) -> Grant {
     }
 }
 
-pub(super) fn granted(id: &str) -> Change {
+pub(crate) fn granted(id: &str) -> Change {
     Change::ExceptionGranted {
         grant: Box::new(grant(id)),
     }
 }
 
-pub(super) fn settled(request: Uuid) -> Change {
+pub(crate) fn settled(request: Uuid) -> Change {
     let review = Review {
         request,
         result: ReviewResult::Allowed,
@@ -64,7 +64,7 @@ pub(super) fn settled(request: Uuid) -> Change {
     }
 }
 
-pub(super) fn entry(revision: u64, change: Change) -> Entry {
+pub(crate) fn entry(revision: u64, change: Change) -> Entry {
     Entry {
         revision,
         id: Uuid::now_v7(),
@@ -75,7 +75,7 @@ pub(super) fn entry(revision: u64, change: Change) -> Entry {
 }
 
 /// Checks the contract of every store. The store is empty.
-pub(super) async fn keeps_the_contract(store: Arc<dyn Store>) {
+pub(crate) async fn keeps_the_contract(store: Arc<dyn Store>) {
     assert_eq!(store.follow(0, Duration::ZERO).await, Ok(Vec::new()));
     let first = entry(1, granted("first"));
     store.append(&first).await.unwrap();

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "content", "dial", "identity", "jail", "metrics", "record", "tls", "vcs",
     ],
-    &["gate", "http"],
+    &["gate", "http", "postgres"],
     &["proxy", "admin"],
     &["app", "replay"],
     &["cli"],

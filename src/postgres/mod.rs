@@ -23,11 +23,9 @@ use tokio_postgres::{Client, Error, Row};
 
 use crate::config::{Database, Dial};
 use crate::dial::Resolver;
+use crate::ledger::{Answer, Entry, FORMAT, MAX_BATCH, Store, StoreError, number, read};
 use crate::tls;
 
-use super::entry::Entry;
-use super::sqlite::{number, read};
-use super::store::{Answer, FORMAT, MAX_BATCH, Store, StoreError};
 use session::{Session, said};
 
 /// How long connecting may take, TLS and authentication among it.

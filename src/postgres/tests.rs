@@ -12,7 +12,7 @@ use crate::config::{self, LedgerStore};
 use crate::ledger::tests::{clock, entry, granted, keeps_the_contract, settled};
 use crate::ledger::{Ledger, LedgerError};
 
-#[path = "../../../tests/it/kit/postgres.rs"]
+#[path = "../../tests/it/kit/postgres.rs"]
 mod server;
 
 use server::{PASSWORD, Postgres};
