@@ -29,9 +29,9 @@ use super::Door;
 use super::body::{Calls, bearer_token};
 use super::sessions::Refused;
 
-/// The longest body of a call, in bytes.
-const BODY_SIZE: usize = 4 * 1024;
-/// The longest note of a reviewer, in characters.
+/// Bytes of the body of a call, at most.
+const MAX_BODY: usize = 4 * 1024;
+/// Characters of a reviewer's note, at most.
 const MAX_NOTE: usize = 160;
 
 /// The verified certificate of the client of a connection.
@@ -40,7 +40,7 @@ pub(super) struct Shown(pub(super) Option<Arc<Certificate>>);
 
 /// The routes.
 pub(super) fn routes(gate: &Arc<Gate>) -> Router {
-    let calls = Calls::new(gate, BODY_SIZE);
+    let calls = Calls::new(gate, MAX_BODY);
     Router::new()
         .route("/v1/approvals", get(list))
         .route("/v1/approvals/{id}", get(show))

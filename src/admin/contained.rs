@@ -23,8 +23,8 @@ use super::Door;
 use super::body::{Calls, bearer_token};
 use super::sessions::{Refused, control_only};
 
-/// The longest report, in bytes.
-const BODY_SIZE: usize = 4 * 1024;
+/// Bytes of a report, at most.
+const MAX_BODY: usize = 4 * 1024;
 /// The default and the maximum lifetime of a token, in seconds.
 const TOKEN_LIFETIME: u32 = 15 * 60;
 const MAX_TOKEN_LIFETIME: u32 = 7 * 24 * 3600;
@@ -33,7 +33,7 @@ const MAX_REPORTS: u32 = 10_000;
 
 /// The routes.
 pub(super) fn routes(gate: &Arc<Gate>) -> Router {
-    let calls = Calls::new(gate, BODY_SIZE);
+    let calls = Calls::new(gate, MAX_BODY);
     Router::new()
         .route("/v1/contained", post(contained))
         .route("/v1/contained/token", post(token))

@@ -29,7 +29,7 @@ use super::body::Calls;
 use super::sessions::Refused;
 
 /// Bytes of a call.
-const BODY_SIZE: usize = 64 * 1024;
+const MAX_BODY: usize = 64 * 1024;
 /// Repetitions within [`REPEAT_WINDOW`] from which a rule is due.
 const MAX_REPEATS: usize = 3;
 /// The time in which repetitions count.
@@ -37,7 +37,7 @@ const REPEAT_WINDOW: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// The routes below `/v1/exceptions`.
 pub(super) fn routes(gate: &Arc<Gate>) -> Router {
-    let calls = Calls::new(gate, BODY_SIZE);
+    let calls = Calls::new(gate, MAX_BODY);
     Router::new()
         .route("/v1/exceptions", get(list).post(grant))
         .route("/v1/exceptions/revoke", post(revoke))

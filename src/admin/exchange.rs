@@ -19,8 +19,8 @@ use crate::record::Asker;
 use super::body::{Calls, call_within, session_within};
 use super::sessions::Refused;
 
-/// The longest form, in bytes.
-const BODY_SIZE: usize = 64 * 1024;
+/// Bytes of a form, at most.
+const MAX_BODY: usize = 64 * 1024;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -29,7 +29,7 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// The route.
 pub(super) fn routes(gate: &Arc<Gate>) -> Router {
-    let calls = Calls::new(gate, BODY_SIZE).that_count();
+    let calls = Calls::new(gate, MAX_BODY).that_count();
     Router::new()
         .route("/v1/sessions/exchange", post(exchange))
         .layer(from_fn(move |request, next| {

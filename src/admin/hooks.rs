@@ -43,7 +43,7 @@ use super::listener::Ends;
 use super::sessions::{Refused, bearer, descends, speaks_for};
 use report::{EventKind, Report, wrong};
 
-/// The longest report, in bytes. A report includes the answer of the tool, which the gate ignores.
+/// Bytes of a report, at most. A report includes the answer of the tool, which the gate ignores.
 const MAX_REPORT: usize = 16 * 1024 * 1024;
 /// The bytes read at once.
 const READ_SIZE: usize = 64 * 1024;

@@ -22,12 +22,12 @@ use crate::record::{Asker, RecordUnavailable};
 use super::Door;
 use super::body::{Calls, bearer_token, session_within};
 
-/// The longest body of a call, in bytes.
-const BODY_SIZE: usize = 64 * 1024;
+/// Bytes of the body of a call, at most.
+const MAX_BODY: usize = 64 * 1024;
 
 /// The routes below `/v1/sessions`.
 pub(super) fn routes(gate: &Arc<Gate>) -> Router {
-    let calls = Calls::new(gate, BODY_SIZE);
+    let calls = Calls::new(gate, MAX_BODY);
     Router::new()
         .route("/v1/sessions", post(start))
         .route("/v1/sessions/revoke", post(revoke))

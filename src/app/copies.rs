@@ -22,7 +22,7 @@ const FOLDER: &str = "policies";
 const MAX_COPIES: usize = 50;
 /// The size limit of a copied policy, in bytes.
 const MAX_BYTES: usize = 8 << 20;
-/// The longest description of a change, in bytes.
+/// Bytes of the description of a change, at most.
 const MAX_WORDS: usize = 900;
 
 /// The copies of one gate.

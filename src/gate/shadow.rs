@@ -7,7 +7,7 @@ use crate::config;
 use crate::diag::Severity;
 use crate::policy::{self, Catalogue, Policy};
 
-/// The longest file that is read, in bytes.
+/// Bytes of a shadow policy, at most.
 const MAX_FILE: u64 = 64 << 20;
 
 /// A shadow policy: its verdicts are recorded and counted, and nothing else depends on them.

@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub shadow: Option<Arc<Shadow>>,
     /// The exceptions in force, swapped as a whole.
     pub exceptions: ArcSwap<Exceptions>,
-    /// The longest duration of an exception.
+    /// The maximum duration of an exception.
     pub max_exception: std::time::Duration,
     /// The clock by which exceptions end.
     pub clock: Clock,

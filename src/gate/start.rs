@@ -136,14 +136,14 @@ impl From<Result<(), RevokeError>> for EndedSession {
     }
 }
 
-/// The longest text of a request, in bytes.
-const LONGEST: usize = 512;
-/// The longest list of a request.
-const MOST: usize = 64;
+/// Bytes of a text of a request, at most.
+const MAX_TEXT: usize = 512;
+/// Entries of a list of a request, at most.
+const MAX_LIST: usize = 64;
 /// Names of the tokens and sessions that a session comes from, at most: a token has to fit into a
 /// header.
 const MOST_NAMES: usize = 32;
-/// The longest path of a folder, in bytes.
+/// Bytes of the path of a folder, at most.
 const MAX_FOLDER: usize = 4096;
 /// Claimed repositories of a session, at most.
 const MOST_SAID: usize = 8;
@@ -317,9 +317,9 @@ fn sound(request: &SessionRequest) -> Result<(), StartError> {
     ];
     let texts = texts.into_iter().flatten().chain(&request.groups);
     let mut wrong = texts.filter(|text| {
-        text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control)
+        text.is_empty() || text.len() > MAX_TEXT || text.chars().any(char::is_control)
     });
-    if wrong.next().is_some() || request.groups.len() > MOST {
+    if wrong.next().is_some() || request.groups.len() > MAX_LIST {
         return Err(StartError::BadRequest(
             "each text needs 1 to 512 bytes without control characters; at most 64 groups",
         ));
@@ -343,7 +343,12 @@ fn sound(request: &SessionRequest) -> Result<(), StartError> {
         }
     }
     let narrow = &request.narrow;
-    if narrow.tiers.len() > MOST || narrow.within.as_ref().is_some_and(|all| all.len() > MOST) {
+    if narrow.tiers.len() > MAX_LIST
+        || narrow
+            .within
+            .as_ref()
+            .is_some_and(|all| all.len() > MAX_LIST)
+    {
         return Err(StartError::BadRequest(
             "a session can be narrowed to at most 64 tiers and 64 categories",
         ));

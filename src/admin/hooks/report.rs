@@ -14,7 +14,7 @@ use crate::identity::{Place, WebAddress};
 
 use super::super::sessions::Refused;
 
-/// The longest id, in bytes.
+/// Bytes of an id, at most.
 const MAX_ID: usize = 200;
 
 /// The kind of an event; each agent has its own names.

@@ -16,7 +16,7 @@ use super::{Principal, Scope};
 
 /// The operation of a tunnel: all of its content.
 pub(super) const CONNECT: &str = "connect";
-/// The longest operation, in characters. Every MCP method with its tool or URI is shorter: two
+/// Characters of an operation, at most. Every MCP method with its tool or URI is shorter: two
 /// operations cut to the same text would share an approval.
 const MAX_OPERATION: usize = 2048;
 

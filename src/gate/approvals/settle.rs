@@ -402,7 +402,7 @@ impl Gate {
             .map_err(|now| now.map_or(SettleError::Unknown, SettleError::Settled))
     }
 
-    /// The longest approval time of the request's tier, if the principal is one of its reviewers.
+    /// The maximum approval time of the request's tier, if the principal is one of its reviewers.
     fn require_reviewer(
         &self,
         principal: &Principal,
