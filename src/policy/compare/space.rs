@@ -16,7 +16,7 @@ use crate::policy::query::{Attempt, GroupSet, Query, TierId, Who};
 use crate::policy::regions::cell::{self, Cell};
 use crate::policy::regions::{Point, RequestDimension, anyone, default_ports, drop_overruled};
 use crate::policy::rule::Rule;
-use crate::policy::verdict::{Decision, Verdict};
+use crate::policy::verdict::{Decision, Mode, Verdict};
 
 use super::callers::Callers;
 use super::hosts::HostSets;
@@ -340,8 +340,11 @@ impl<'p> Space<'p> {
         part.ports = ports.clone();
         // An exception overrules a deny, and rules grant the private addresses that it reaches.
         if self.selectors.within().is_none() {
-            for (policy, rules) in self.policies.iter().zip(&mut part.rules) {
-                drop_overruled(policy, rules, None);
+            let sides = self.policies.iter().zip(&mut part.rules).enumerate();
+            for (side, (policy, rules)) in sides {
+                if !self.passes_denied(policy, part.tiers.get(side).copied()) {
+                    drop_overruled(policy, rules, None);
+                }
             }
         }
         let over_tls = part.witness.request.as_ref().is_some_and(|it| it.tls);
@@ -353,6 +356,14 @@ impl<'p> Space<'p> {
             .filter_map(|side| Some(Tunnel::new(self.decide_tunnel(part, side)?)))
             .collect();
         part.tunnels.iter().any(|it| it.is_inspected).then_some(())
+    }
+
+    /// Whether a comparison of two policies counts a denied flow of a tier as passing: in `observe`
+    /// mode it passes with the addresses and the inspection that allows grant. A proof looks at such
+    /// a tier as if it enforced.
+    fn passes_denied(&self, policy: &Policy, tier: Option<TierId>) -> bool {
+        let observes = |tier| policy.tiers.tier(tier).mode == Mode::Observe;
+        self.policies.len() > 1 && tier.is_some_and(observes)
     }
 
     /// Removes the rules for other categories than those of a path.

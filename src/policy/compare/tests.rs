@@ -151,6 +151,15 @@ fn inspecting(policy: String, inspected: bool) -> String {
     }
 }
 
+/// Returns a policy in which one tier observes, or none.
+fn observing(policy: String, observes: bool) -> String {
+    if observes {
+        policy.replacen("[tier.two]\n", "[tier.two]\nmode = \"observe\"\n", 1)
+    } else {
+        policy
+    }
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -235,9 +244,11 @@ proptest! {
         text in policy(),
         rules in [rule(), rule()],
         inspected in any::<(bool, bool)>(),
+        observed in any::<bool>(),
         points in vec(point(), 24),
     ) {
         let text = inspecting(text, inspected.0 && inspected.1);
+        let text = observing(text, observed);
         let [before, after] = rules.map(|rule| format!("{text}[[rule]]\nid = \"extra\"\n{rule}"));
         check_difference(&before, &after, &points)?;
     }
@@ -276,6 +287,15 @@ fn check_difference(before: &str, after: &str, points: &[Point]) -> Result<(), T
         let (was, is) = (effective(&one, point), effective(&other, point));
         let widens = found.changes.iter().any(|change| change.widens);
         let narrows = found.changes.iter().any(|change| change.narrows);
+        let passes = |it: &Decision| it.verdict != Verdict::Deny;
+        let both_pass = passes(&was) && passes(&is);
+        let gains = |one: &Decision, other: &Decision| {
+            let mut addresses = other.addresses.iter();
+            both_pass && addresses.any(|net| !one.addresses.contains(net))
+        };
+        let granted = !gains(&was, &is) || widens;
+        let kept = !gains(&is, &was) || narrows;
+        prop_assert!(granted && kept, "{:#?}\n{}\n---\n{}", point, before, after);
         prop_assert!(
             is.verdict >= was.verdict || widens,
             "{:#?}\n{}\n---\n{}",

@@ -262,3 +262,45 @@ fn another_member_of_a_group_that_reviews_is_a_difference() {
         "{found:#?}"
     );
 }
+
+#[test]
+fn what_a_denied_flow_reaches_in_an_observing_tier_is_a_difference() {
+    let observing = |rules: &str| {
+        let tiers = TIERS.replace("[tier.standard]\n", "[tier.standard]\nmode = \"observe\"\n");
+        compiled(&format!("{tiers}{rules}"))
+    };
+    let rule = |id: &str, verdict: &str, grant: &str| {
+        format!(
+            "[[rule]]\nid = \"{id}\"\nverdict = \"{verdict}\"\nfrom.tiers = [\"standard\"]\n\
+             to.hosts = [\"*.corp.example\", \"10.2.0.7\"]\n{grant}"
+        )
+    };
+    let deny = rule("no", "deny", "");
+    for (grant, besides) in [
+        (
+            "grant.addresses = [\"10.2.0.0/16\"]\n",
+            "may reach private addresses",
+        ),
+        (
+            "grant.inspect = true\n",
+            "may no longer pass TLS without inspection",
+        ),
+    ] {
+        let with = format!("{deny}{}", rule("net", "allow", grant));
+        let found = difference(&observing(&deny), &observing(&with));
+        let mut all = found.changes.iter().flat_map(|change| &change.besides);
+        assert!(
+            all.any(|it| it.starts_with(besides)),
+            "{:#?}",
+            found.changes
+        );
+    }
+    // The deny decides, and the address passes only where an allow grants it.
+    let with = format!(
+        "{deny}{}",
+        rule("net", "allow", "grant.addresses = [\"10.2.0.0/16\"]\n")
+    );
+    let found = difference(&observing(&deny), &observing(&with));
+    let opens = |change: &Change| change.widens && change.after.observed && !change.before.observed;
+    assert!(found.changes.iter().any(opens), "{:#?}", found.changes);
+}
