@@ -305,6 +305,15 @@ fn delta(space: &Space<'_>, part: &Part, before: &Outcome, after: &Outcome) -> O
             other.category, one.category
         ));
     }
+    let is_judged = !before.by_tunnel && !after.by_tunnel;
+    if let Some(readers) = space.readers(part).filter(|_| is_judged && one_passes) {
+        delta.widens |= other.verdict != Verdict::Deny;
+        delta.narrows |= one.verdict != Verdict::Deny;
+        let [one, other] = readers.map(|it| it.unwrap_or("no service"));
+        delta.besides.push(format!(
+            "what requests do is read by {other} instead of {one}"
+        ));
+    }
     (delta != Delta::default()).then_some(delta)
 }
 

@@ -155,6 +155,15 @@ impl Rule {
         self.unless.as_deref()?.min_age
     }
 
+    /// Whether the rule has a condition on facts that a service reads in a request.
+    pub(super) fn has_facts(&self) -> bool {
+        let has_names = self.does.named.as_deref().is_some_and(|it| {
+            let lists = [&it.operations, &it.repositories, &it.packages, &it.refs];
+            lists.iter().any(|list| !list.is_empty())
+        });
+        has_names || !self.does.actions.is_empty() || self.unless.is_some()
+    }
+
     pub(super) fn is_allow(&self) -> bool {
         self.verdict == Verdict::Allow
     }

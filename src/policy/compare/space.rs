@@ -540,6 +540,25 @@ impl<'p> Space<'p> {
         point
     }
 
+    /// Returns the services that read the requests of a part, one for each of two policies, if they
+    /// differ and a rule for the callers and hosts has a condition on what they read. The facts of a
+    /// part are then those of different requests in each policy.
+    pub(in crate::policy) fn readers(&self, part: &Part) -> Option<[Option<&'p str>; 2]> {
+        let request = part.witness.request.as_ref()?;
+        let [before, after] = self.policies[..] else {
+            return None;
+        };
+        let readers = [before, after].map(|it| it.reader_of(&part.witness.target, &request.path));
+        let rules = &self.hosts.sets.get(part.hosts)?.rules;
+        let sides = self.policies.iter().zip(rules).zip(&part.tiers);
+        let mut rules = sides.flat_map(|((policy, ids), tier)| {
+            let rules = ids.iter().filter_map(|id| policy.rule(*id));
+            rules.filter(|rule| rule.from.tiers & tier.bit() != 0)
+        });
+        let [before, after] = readers;
+        (before != after && rules.any(Rule::has_facts)).then_some(readers)
+    }
+
     /// Returns the caller of a part, under a policy.
     fn who(part: &Part, side: usize) -> Who {
         Who {

@@ -304,3 +304,32 @@ fn what_a_denied_flow_reaches_in_an_observing_tier_is_a_difference() {
     let opens = |change: &Change| change.widens && change.after.observed && !change.before.observed;
     assert!(found.changes.iter().any(opens), "{:#?}", found.changes);
 }
+
+#[test]
+fn another_service_is_a_difference_where_rules_depend_on_what_it_reads() {
+    let label = |service: &str| {
+        format!(
+            "[[destination]]\ncategory = \"package-registry\"\nhosts = [\"pkg.example\"]\n\
+             service = \"{service}\"\n\
+             [[rule]]\nid = \"look\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+             to.hosts = [\"pkg.example\"]\ndoes.actions = [\"read\"]\ngrant.inspect = true\n"
+        )
+    };
+    // `POST /-/npm/v1/security/audits` reads at npm, and writes at any other service.
+    let found = difference(&with_rules(&label("npm")), &with_rules(&label("pypi")));
+    assert_eq!(found.relation, Relation::Both, "{:#?}", found.changes);
+    let mut all = found.changes.iter().flat_map(|change| &change.besides);
+    let told = "what requests do is read by pypi instead of npm";
+    assert!(all.any(|it| it == told), "{:#?}", found.changes);
+
+    // A rule that allows each request does not depend on it.
+    let whole = |service: &str| label(service).replace("does.actions = [\"read\"]\n", "");
+    let whole = |service: &str| {
+        compiled(&format!(
+            "[tiers]\norder = [\"standard\"]\n[tier.standard]\ndefault = \"deny\"\n{}",
+            whole(service)
+        ))
+    };
+    let found = difference(&whole("npm"), &whole("pypi"));
+    assert_eq!(found.relation, Relation::Equal, "{:#?}", found.changes);
+}
