@@ -372,11 +372,28 @@ impl Delta {
         };
         self.widen(new.max_approval > old.max_approval, max_approval);
         self.narrow(new.max_approval < old.max_approval, max_approval);
+        self.compare_first_readers(old, new);
         if new.hold != old.hold {
             let (new, old) = (new.hold.as_secs(), old.hold.as_secs());
             self.besides
                 .push(format!("waits {new} s for an answer instead of {old}"));
         }
+    }
+
+    /// Compares the programs that read a request before a reviewer. A program can only deny, but it
+    /// runs as the user of the gate: another one is wider too.
+    fn compare_first_readers(&mut self, old: &Asking, new: &Asking) {
+        let name = |it: &Asking| it.first_reader.as_deref().map(|words| words.join(" "));
+        let (old, new) = (name(old), name(new));
+        if old == new {
+            return;
+        }
+        self.widens = true;
+        self.narrows |= new.is_some();
+        let or_none = |it: Option<String>| it.unwrap_or_else(|| "no program".to_owned());
+        let (old, new) = (or_none(old), or_none(new));
+        self.besides
+            .push(format!("read first by {new} instead of {old}"));
     }
 
     fn compare_flags(&mut self, part: &Part, before: &Outcome, after: &Outcome) {

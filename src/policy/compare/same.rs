@@ -181,6 +181,7 @@ fn asking(policy: &Policy, tier: TierId) -> String {
         asking.not_oneself,
         asking.max_approval,
         asking.hold,
+        &asking.first_reader,
     );
     format!("{reviewers:?}{bounds:?}")
 }

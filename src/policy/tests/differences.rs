@@ -333,3 +333,27 @@ fn another_service_is_a_difference_where_rules_depend_on_what_it_reads() {
     let found = difference(&whole("npm"), &whole("pypi"));
     assert_eq!(found.relation, Relation::Equal, "{:#?}", found.changes);
 }
+
+#[test]
+fn the_program_that_reads_requests_first_is_a_difference() {
+    let tier = |key: &str| {
+        let tiers = TIERS.replace(
+            "[tier.standard]\n",
+            &format!("[tier.standard]\nreviewers = [\"uid:0\"]\n{key}"),
+        );
+        compiled(&tiers)
+    };
+    let reader = |program: &str| tier(&format!("first-reader = [\"{program}\"]\n"));
+    let relation = |before: &Policy, after: &Policy| difference(before, after).relation;
+    assert_eq!(
+        relation(&reader("/bin/a"), &reader("/bin/a")),
+        Relation::Equal
+    );
+    assert_eq!(relation(&reader("/bin/a"), &tier("")), Relation::Wider);
+    // A program can only deny, but it runs as the user of the gate.
+    assert_eq!(relation(&tier(""), &reader("/bin/a")), Relation::Both);
+    assert_eq!(
+        relation(&reader("/bin/a"), &reader("/bin/b")),
+        Relation::Both
+    );
+}
