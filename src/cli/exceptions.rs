@@ -15,24 +15,24 @@ const SOON: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Exception {
-    /// Grant an exception at a running gate: it holds at once, and ends by itself.
+    /// Grant an exception at a running gate. It is in force at once, and ends by itself.
     Grant(Box<Grant>),
-    /// End an exception that was granted: open flows that only it lets pass are ended.
+    /// End a granted exception. The gate closes the open flows that only this exception allows.
     Revoke(Revoke),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Grant {
-    /// A host: a name, `*.suffix`, an address or a network. May be said several times.
+    /// A host: a name, `*.suffix`, an address or a network. May be repeated.
     #[arg(long, value_name = "HOST", required = true)]
     host: Vec<String>,
     /// A port [default: those of the destination, or 443, and 80 for plain HTTP].
     #[arg(long, value_name = "PORT")]
     port: Vec<u16>,
-    /// How long it holds, e.g. 1h.
+    /// How long the exception is in force, e.g. 1h.
     #[arg(long = "for", value_name = "DURATION", required = true)]
     lasting: SignedDuration,
-    /// Why.
+    /// The reason, for records and reviewers.
     #[arg(long, value_name = "TEXT", required = true)]
     reason: String,
     /// Its name in records [default: a new one].
@@ -56,7 +56,7 @@ pub(super) struct Grant {
     /// Only for requests with this path.
     #[arg(long, value_name = "PATH")]
     path: Vec<String>,
-    /// The command that it is for; not enforced.
+    /// The command that the exception is for; not enforced.
     #[arg(long, value_name = "TEXT")]
     tool: Option<String>,
     /// The compensating control, in words.
@@ -76,7 +76,7 @@ pub(super) struct Grant {
 pub(super) struct Revoke {
     /// The id of the exception.
     id: String,
-    /// Why.
+    /// The reason, for records and reviewers.
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     #[command(flatten)]

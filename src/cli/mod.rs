@@ -67,21 +67,21 @@ enum Verb {
     Check(check::Check),
     /// Run the examples of the rules and the trials.
     Test(test::Test),
-    /// Judge recorded flows again under a policy: which verdicts change.
+    /// Decide recorded flows again by a policy, and list the verdicts that change.
     Replay(replay::Replay),
-    /// Propose rules for what an observing tier or rule needs, from records.
+    /// Propose rules from the records of an observing tier or rule.
     Promote(promote::Promote),
-    /// Say what would happen to a flow, or what happened to one, and why.
+    /// Explain the decision about a flow: one that you describe, or one on record.
     Explain(explain::Explain),
-    /// Compare two policies: what changes, for whom, by which rule.
+    /// Compare two policies: the flows that change, their callers and the rules.
     Diff(diff::Diff),
-    /// Say whether the proxy is used here, and whether there is another way out.
+    /// Check whether this environment uses the proxy, and whether it has another way out.
     Doctor(doctor::Doctor),
     /// Print the variables that make clients use the proxy.
     Env(env::Env),
-    /// Run a command behind a gate of its own, and say at the end what it reached.
+    /// Run a command behind a gate of its own, and list at the end the hosts that it reached.
     Exec(exec::Exec),
-    /// Ask a running gate whether it takes flows.
+    /// Check whether a running gate accepts flows.
     Health(health::Health),
     /// Make and install the authority that signs certificates for inspected hosts.
     #[command(subcommand)]
@@ -92,7 +92,7 @@ enum Verb {
     /// List, show, allow, deny and revoke requests for approval.
     #[command(subcommand)]
     Approve(Box<approve::Approve>),
-    /// Follow or file requests for approval, as the agent that asks.
+    /// File and follow requests for approval, as the agent.
     #[command(subcommand)]
     Request(Box<request::Request>),
     /// Grant and revoke exceptions at a running gate.
@@ -121,14 +121,14 @@ enum Verb {
     Completions(Completions),
     /// Print the JSON Schema of a configuration file, for editors.
     Schema,
-    /// Becomes a command in a jail; only `exec --jail` says it.
+    /// Becomes a command in a jail; only `exec --jail` runs it.
     #[command(name = crate::jail::VERB, hide = true)]
     JailInit(JailInit),
 }
 
 #[derive(Debug, clap::Args)]
 struct JailInit {
-    /// Which part of the jail is made.
+    /// The part of the jail that this process makes.
     #[arg(long, default_value = "namespaces")]
     stage: crate::jail::Stage,
     /// The program and its arguments.
@@ -143,7 +143,7 @@ struct Run {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A user, besides root and that of the gate, who may own the policy: no caller is that user.
-    /// May be said several times.
+    /// May be repeated.
     #[arg(long, value_name = "UID")]
     policy_owner: Vec<u32>,
 }

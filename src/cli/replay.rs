@@ -18,11 +18,11 @@ const MAX_GROUPS: usize = 50;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Replay {
-    /// Files of records, in any order, packed with gzip or not; `-` is standard input [default: the
-    /// log of the configuration, and what it was rotated to].
+    /// Files of records, in any order, compressed with gzip or not; `-` is standard input [default:
+    /// the log of the configuration, and its rotated files].
     #[arg(value_name = "RECORDS")]
     files: Vec<PathBuf>,
-    /// The policy that judges: a configuration file [default: the configuration].
+    /// The configuration file whose policy decides [default: that of --config].
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// The configuration [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,

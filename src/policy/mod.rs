@@ -1,57 +1,58 @@
 //! The meaning of a policy, and the only place that decides.
 //!
-//! **The floor, then an exception, then deny, then ask, then allow, then the tier's own word (its ask
-//! list, its allow list, its default): the first that matches decides.** [`Policy::decide_with`] is
-//! the only function in the program that decides; [`Policy::decide`] is the same without exceptions.
-//! What it asks, a reviewer's approval may let pass for a time (`gate::approvals`).
+//! **Six stages in this order, and the first that matches decides: the floor, exceptions, deny, ask,
+//! allow, and the lists of the tier (its ask list, its allow list, its default).** [`Policy::decide_with`]
+//! is the only function in the program that decides; [`Policy::decide`] is the same without exceptions.
+//! A flow with the verdict `ask` passes after a reviewer approved it, for a time (`gate::approvals`).
 //!
-//! A rule answers four questions: `from` whom, `to` where, `does` what, and what an allow `grant`s
-//! besides. A deny may say `unless`. Of each key, an empty list means all.
+//! The keys of a rule are in four groups: `from` (callers), `to` (destinations), `does` (requests) and,
+//! in an allow, `grant`. A deny may have `unless`. An empty list matches everything.
 //!
-//! | word | meaning |
+//! | term | meaning |
 //! |---|---|
 //! | flow | a tunnel (CONNECT), a plain request, or a request inside an inspected tunnel |
 //! | tier | a set of defaults for callers; each caller has one |
-//! | floor | the addresses that no configuration opens, and private addresses without a grant |
-//! | opaque | a tunnel that is not inspected: its requests are not seen |
-//! | request facts | what one request does, as the data file of its service reads it: action, operation, repository, package, ref, tool |
+//! | floor | the check that refuses addresses which no configuration opens, and private addresses without a grant |
+//! | opaque | of a tunnel: not inspected, so that the gate does not see its requests |
+//! | request facts | the action, operation, repository, package, ref and tool of one request, read by the data file of its service |
 //!
 //! An example. A caller of tier `restricted` sends `POST https://github.com/acme/app/git-receive-pack`
-//! inside an inspected tunnel, a push of `main`. The floor has nothing against a public name. The
-//! catalogue labels the host `source-control`, the service `github` reads the facts: write, `push`,
-//! `acme/app`, `refs/heads/main`. The rule that allows pushes has `does.refs = ["agent/**"]` and misses;
-//! no deny and no ask matches; the tier's `allow` list has `source-control:read`, which is another
-//! action. So the tier's default decides, `deny`, with the reason `action_denied`: an allow came near.
+//! inside an inspected tunnel, a push of `main`. The floor does not refuse a public name. The
+//! catalogue gives the host the category `source-control`, and the service `github` reads the facts: write,
+//! `push`, `acme/app`, `refs/heads/main`. The rule that allows pushes has `does.refs = ["agent/**"]` and does
+//! not match; no deny and no ask matches; the tier's `allow` list has `source-control:read`, another
+//! action. So the tier's default decides: `deny`, with the reason `action_denied`, because an allow
+//! matched everything but the action.
 //!
-//! | sentence | where |
+//! | sentence | module |
 //! |---|---|
-//! | What a host is for comes from the most specific `[[destination]]`, else the catalogue (by path where the path is seen), else it is `unknown`. Rules select by these labels and never change them. | `directory`, `label` |
+//! | The most specific `[[destination]]` gives a host its category, else the catalogue (by path where the gate sees the path), else the category is `unknown`. Rules select by category and never change it. | `directory`, `label` |
 //! | An entry of a tier's list is a rule with `from.tiers`, `to.categories` and `does.actions`. Entries of `deny` are denies like any other; entries of `ask` and `allow` come after all rules. | `compile`, `tiers` |
-//! | Among the rules of the winning kind, a record names the one with the most specific host (an exact name or address, the longer suffix or network, then rules without hosts); at a tie the first written. Grants come from the named rule. An upgrade is also granted where the destination's entry expects it (`upgrade` of a path): the WebSocket of a model API. | `index`, `decide` |
-//! | An allow reads narrowly: its conditions hold of the request exactly as it is forwarded. A deny and an ask read widely: they hold of any reading that some server is known to make (letter case, a trailing slash, `;parameters`, doubled slashes, `%2F`). | `conditions`, [`Path::readings`](crate::name::Path::readings) |
-//! | Where an allow covers the path as written but not as some server reads it, the path is refused (`bad_path`). | `conditions` |
-//! | Inside a tunnel that is not inspected no request is seen: a deny or ask with `does` does not match, an allow with `does` matches where the tier says `opaque = "allow"`, and nothing of `unless` holds. | `conditions`, `rule` |
-//! | Until a body is read, its conditions count as met for an allow and as unmet for a deny or an ask. Then the request is decided again. | `conditions` |
-//! | An exception is an allow with an end. It stands before the denies, behind the floor and the limits of the session. It grants nothing besides: private addresses pass where an allow for the caller and destination grants them, and denied networks stay denied. One with `does` never opens a tunnel that is not inspected. | `exception`, `decide` |
-//! | An exception that lets pass what a `[[never]]` or `[[always]]` forbids does not count: a policy with one in its files does not load. | `forbidden` |
-//! | Only a deny forbids. `unless.min-age` and `unless.credentials` say where it does not match; an unknown age does not hold. | `rule` |
-//! | A private address, or a name of private networks, is `address_denied` where no allow for this caller and destination grants it. Else the record and the refusal have the rules' own reason. A matching deny is always named. | `floor`, `decide` |
-//! | A denied network denies the names that resolve into it. | [`Policy::judge_address`] |
-//! | `observe` passes what rules refuse, and records it in `would`; an address in a denied network is dialled there only if each address of the name is denied. It passes neither the floor nor the limits of a session (`session.narrow`). | `answer` |
-//! | Several facts of one request must each pass; the grants are the intersection, and the record names the strictest. | [`Decision::and`] |
-//! | An allow without ports is for those of the destination; else 443, and 80 for plain HTTP where the rule names the host or nothing labels it. A deny without ports is for every port. | `rule` |
-//! | A message to a listed MCP server passes by rules with its name in `does.servers` or lists of its category; a message to another host only where the host's category is `mcp`. | `rule` |
-//! | Whether TLS is ended: the rule that reaches the tunnel, says `grant.inspect` and has the most specific host; else `[inspect]` and the tier. | `inspection` |
+//! | Where several rules of the deciding stage match, the record names the one with the most specific host (an exact name or address, then the longer suffix or network, then rules without hosts); of equally specific rules, the first in the file. The named rule gives the grants. A path of a destination or catalogue entry with `upgrade` also grants that upgrade, e.g. the WebSocket of a model API. | `index`, `decide` |
+//! | The conditions of an allow are compared with the request exactly as the gate forwards it. Those of a deny or ask are compared with each reading that some server is known to make of the request (letter case, a trailing slash, `;parameters`, doubled slashes, `%2F`). | `conditions`, [`Path::readings`](crate::name::Path::readings) |
+//! | Where an allow matches the path as written but not as some server may read it, the gate refuses the request (`bad_path`). | `conditions` |
+//! | An opaque tunnel does not match a deny or ask with `does`. It matches an allow with `does` if the tier has `opaque = "allow"`. It meets no condition of `unless`. | `conditions`, `rule` |
+//! | Until the gate has read the body, conditions on the body count as met for an allow and as unmet for a deny or ask. Then the gate decides the request again. | `conditions` |
+//! | An exception is an allow with an end. It comes before the denies, and after the floor and the limits of the session. It has no grants: a private address passes only where an allow for the caller and destination grants it, and denied networks stay denied. An exception with `does` never matches an opaque tunnel. | `exception`, `decide` |
+//! | An exception that allows a flow against a `[[never]]` or `[[always]]` is not in force; a policy with such an exception in its files does not load. | `forbidden` |
+//! | Only a deny refuses a flow that an allow matches; a condition of another allow never does. A deny does not match where its `unless.min-age` or `unless.credentials` holds; `min-age` does not hold for an unknown age. | `rule` |
+//! | A private address, or a name of private networks, has the reason `address_denied` where no allow for this caller and destination grants the address. Otherwise the record and the refusal have the reason of the rules. A deny that matches is always named. | `floor`, `decide` |
+//! | A deny of a network also refuses names that resolve to an address in it. | [`Policy::judge_address`] |
+//! | A tier with `mode = "observe"` lets flows pass that rules refuse, and records the verdict in `would`. There the gate dials an address in a denied network only if all addresses of the name are denied. The floor and the limits of a session (`session.narrow`) still refuse. | `answer` |
+//! | A request with several facts passes if each fact passes. Its grants are the intersection, and the record names the strictest decision. | [`Decision::and`] |
+//! | An allow without ports holds for the ports of the destination; without those, for 443, and for plain HTTP also 80 where the rule names the host or the host has no category. A deny without ports holds for every port. | `rule` |
+//! | A message to a listed MCP server passes by rules with the server's name in `does.servers`, or by lists with its category. A message to another host passes only if the host's category is `mcp`. | `rule` |
+//! | Of the allow rules that match a tunnel and set `grant.inspect`, the one with the most specific host decides whether the gate terminates TLS; without one, `[inspect]` and the tier do. | `inspection` |
 //!
-//! An IPv4 address in an IPv6 wrapping is judged as the address it wraps. Unless the wrapping is the
-//! mapped form, which dials the IPv4 address itself, the wrapping must be granted as well.
+//! The gate decides an IPv4 address that is embedded in an IPv6 address as the IPv4 address. Except for
+//! the mapped form, with which the system dials the IPv4 address itself, a rule must also grant the IPv6
+//! address.
 //!
-//! The modules, from the bottom up; none uses another in a circle. `source` holds what was written.
-//! `pattern`, `directory`, `facts`, `flow` and `rule` hold what it means, and `compiled` all of it
-//! together: the [`Policy`]. `compile` makes one of the other. `decide` takes the order over the rules
-//! that the `index` finds, and `answer` makes the [`Decision`]. `explain`, `trial_runner`, `redteam`, `lint` and
-//! `reach` report over the same rules. `service` reads requests.
-//! `exception` holds the allows with an end, which stand in files or in the ledger.
+//! The modules, from the bottom up; none imports in a circle. `source` is the text of a policy as typed
+//! values. `compile` makes the [`Policy`] of it (`compiled`), of `pattern`, `directory`, `facts`, `flow` and
+//! `rule`. `decide` goes through the stages, over the rules that `index` finds, and `answer` makes the
+//! [`Decision`]. `explain`, `trial_runner`, `redteam`, `lint` and `reach` report about the same rules.
+//! `service` reads requests. `exception` holds the allows with an end, from files or from the ledger.
 
 mod action;
 mod answer;

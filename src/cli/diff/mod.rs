@@ -31,9 +31,9 @@ pub(super) struct Diff {
     /// an exception is new.
     #[arg(long, value_name = "WHAT")]
     require: Option<Requirement>,
-    /// Also tell what changes for flows on record: of a period (`14d`), of a file of records, or
-    /// both. May be said several times [without a file: the log of the first policy, and what it was
-    /// rotated to].
+    /// Also list the changes for flows on record: of a period (`14d`), of a file of records, or
+    /// both. May be repeated [without a file: the log of the first policy, and its rotated
+    /// files].
     #[arg(long, value_name = "PERIOD|RECORDS")]
     replay: Vec<String>,
     /// The format of the output.

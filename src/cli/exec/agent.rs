@@ -21,7 +21,7 @@ const WRAPPERS: [&str; 20] = [
 pub(super) enum Agent {
     /// Claude Code.
     Claude,
-    /// `OpenAI` Codex.
+    /// Codex.
     Codex,
     /// Gemini CLI.
     Gemini,

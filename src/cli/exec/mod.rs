@@ -68,29 +68,29 @@ pub(super) struct Exec {
     /// begins.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The working copy that says which repository this is [default: the current folder].
+    /// The working copy whose repository the session has [default: the current folder].
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
     /// The session to join, a UUID [default: a new one].
     #[arg(long, value_name = "ID")]
     session: Option<Uuid>,
-    /// Let pass what the rules would refuse, and show it at the end. The floor still refuses:
+    /// Let flows pass that the rules would refuse, and list them at the end. The floor still refuses
     /// metadata, link-local and private addresses.
     #[arg(long)]
     observe: bool,
     /// Run the command in a jail whose only way to the network is the gate (Linux).
     #[arg(long)]
     jail: bool,
-    /// Give a file, folder or socket back to the jailed command; `:ro`: for reading only. May be
+    /// Make a file, folder or socket reachable in the jail; `:ro`: for reading only. May be
     /// repeated.
     #[arg(long, value_name = "PATH[:ro]", requires = "jail")]
     share: Vec<Share>,
-    /// Run the jailed command although this kernel does not give that promise of the jail. May be
+    /// Run the jailed command even if this kernel cannot keep that promise of the jail. May be
     /// repeated.
     #[arg(long, value_name = "PROMISE", requires = "jail")]
     allow_missing: Vec<Promise>,
-    /// Join a gate that runs already: http://HOST:PORT, as clients reach it. Its policy decides, its
-    /// log has the records, and its `identity.session.local` says how far the session is trusted.
+    /// Join a running gate: http://HOST:PORT, as clients reach it. The policy of that gate decides,
+    /// its log has the records, and its `identity.session.local` sets the trust of the session.
     #[arg(long, value_name = "URL", conflicts_with_all = ["config", "jail", "json", "observe", "summary"])]
     #[arg(value_parser = Proxy::parse_short)]
     join: Option<Proxy>,
@@ -103,11 +103,11 @@ pub(super) struct Exec {
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDRESS")]
     #[arg(value_parser = admin::parse_address)]
     admin: Option<AdminAddress>,
-    /// The agent that the command starts [default: told by the name of its program, also behind a
-    /// wrapper (`npx`, `env`, …) or in a script of a shell].
+    /// The agent that the command starts [default: recognised by the name of its program, also behind
+    /// a wrapper (`npx`, `env`, …) or in a script of a shell].
     #[arg(long, value_name = "NAME")]
     agent: Option<Agent>,
-    /// Switch the telemetry of agents off by their variables.
+    /// Set the variables that switch off the telemetry of agents.
     #[arg(long)]
     no_telemetry: bool,
     /// Write the summary as JSON: the last line on standard error.

@@ -25,11 +25,11 @@ use settings::{Settings, proxy_variables};
 pub(super) enum Init {
     /// Settings for Claude Code: hooks, and the proxy.
     ClaudeCode(ClaudeCode),
-    /// Settings for `OpenAI` Codex: hooks, the proxy, and words for the model.
+    /// Settings for Codex: hooks, the proxy, and a text for the model.
     Codex(other::Other),
-    /// Settings for Gemini CLI: hooks, the proxy, and words for the model.
+    /// Settings for Gemini CLI: hooks, the proxy, and a text for the model.
     Gemini(other::Other),
-    /// Settings for opencode: a plugin with hooks, and words for the model.
+    /// Settings for opencode: a plugin with hooks, and a text for the model.
     Opencode(other::Other),
 }
 
