@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::tls::ServerStream;
 
 /// The pause after a failed accept; the usual cause is a lack of descriptors.
-const REST: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A listener of the admin interface.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl AdminListener {
                 Ok(connection) => return connection,
                 Err(error) => {
                     tracing::warn!(%error, "an admin connection was not accepted");
-                    sleep(REST).await;
+                    sleep(ACCEPT_RETRY_INTERVAL).await;
                 }
             }
         }

@@ -58,7 +58,7 @@ const ROOM_WAIT: Duration = Duration::from_millis(5);
 /// The time limit for a request head.
 const HEAD: Duration = Duration::from_secs(5);
 /// The maximum duration of a connection; a scraper opens a new one.
-const LIFE: Duration = Duration::from_mins(5);
+const MAX_CONNECTION_LIFETIME: Duration = Duration::from_mins(5);
 /// The longest request head in bytes, and its maximum number of fields.
 const HEAD_SIZE: usize = 16 * 1024;
 const HEAD_COUNT: usize = 64;
@@ -219,7 +219,7 @@ async fn converse(
     let served = http.serve_connection(TokioIo::new(connection), service);
     let mut served = std::pin::pin!(served);
     let done = tokio::select! {
-        done = timeout(LIFE, served.as_mut()) => done,
+        done = timeout(MAX_CONNECTION_LIFETIME, served.as_mut()) => done,
         () = ended.cancelled() => return,
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();

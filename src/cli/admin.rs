@@ -14,8 +14,8 @@ use super::gate_owner;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// Maximum bytes of a response that are read.
-const MOST: u64 = 1 << 20;
-const MOST_FIELDS: usize = 64;
+const MAX_RESPONSE_BYTES: u64 = 1 << 20;
+const MAX_FIELDS: usize = 64;
 
 /// The token of a session, and the processes that may receive it.
 #[derive(Clone, Copy)]
@@ -197,13 +197,13 @@ fn exchange(
     let request = format!("{head}Host: {host}\r\nConnection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(MOST).read_to_end(&mut answer)?;
+    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut answer)?;
     parse_answer(&answer)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }
 
 pub(super) fn parse_answer(answer: &[u8]) -> Option<(u16, String)> {
-    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(length) = head.parse(answer).ok()? else {
         return None;

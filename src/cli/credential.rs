@@ -11,7 +11,7 @@ use crate::diag::{self, Severity};
 use super::{Answer, load, print};
 
 /// Maximum length of a credential, in bytes.
-const LONGEST: u64 = 64 * 1024;
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Credential {
@@ -87,8 +87,8 @@ fn key_of(path: &Path) -> Result<CredentialKey, (Answer, String)> {
 /// Reads one credential, without the blanks and the line end around it.
 fn read(from: impl Read) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    from.take(LONGEST + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > LONGEST {
+    from.take(MAX_SECRET_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_SECRET_BYTES {
         return Err(io::Error::other(
             "standard input is too long for a credential",
         ));

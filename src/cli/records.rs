@@ -13,7 +13,7 @@ use crate::replay::{self, Line};
 use super::Answer;
 
 /// Maximum number of bytes read of the log, the newest files first.
-const MOST: u64 = 4 << 30;
+const MAX_BYTES: u64 = 4 << 30;
 
 /// Maximum number of searched logs of `exec` runs.
 const MAX_SPARES: usize = 256;
@@ -53,7 +53,7 @@ pub(super) enum Missing {
 pub(super) fn find(record: &Record, part: &str) -> Result<Lines, Missing> {
     let newest = record.file.as_ref().ok_or(Missing::NoFile)?;
     let mut flows: Vec<Lines> = Vec::new();
-    let mut left = MOST;
+    let mut left = MAX_BYTES;
     for path in files(newest) {
         match File::open(&path) {
             Ok(file) => search(file, part, &mut left, &mut flows)?,

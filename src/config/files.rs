@@ -17,9 +17,9 @@ use super::glob;
 use super::written::includes_of;
 
 /// Maximum size of a file, in bytes.
-const LARGEST: u64 = 8 << 20;
+const MAX_FILE_BYTES: u64 = 8 << 20;
 /// Maximum number of files.
-const MOST: usize = 1_000;
+const MAX_FILES: usize = 1_000;
 
 /// The files to read again for detecting a change.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +64,7 @@ pub fn read_regular(path: &Path) -> io::Result<String> {
         )));
     }
     let mut text = String::new();
-    file.take(LARGEST).read_to_string(&mut text)?;
+    file.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -82,7 +82,7 @@ pub fn digest_of_files(config: &super::Config) -> io::Result<Arc<str>> {
     let mut seen = HashSet::new();
     while let Some(path) = waiting.pop() {
         let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-        if seen.len() >= MOST || !seen.insert(real) {
+        if seen.len() >= MAX_FILES || !seen.insert(real) {
             return Err(io::Error::other(format!(
                 "{}: included twice",
                 path.display()
@@ -212,9 +212,9 @@ impl Reading {
     /// Reads the next file, if there is one.
     pub(super) fn next(&mut self, findings: &mut Vec<Diagnostic>) -> Option<Arc<Source>> {
         while let Some(waiting) = self.waiting.pop() {
-            if self.files.read.len() >= MOST {
+            if self.files.read.len() >= MAX_FILES {
                 self.waiting.clear();
-                let message = format!("more than {MOST} files are included");
+                let message = format!("more than {MAX_FILES} files are included");
                 findings.push(Diagnostic::error("include-many", waiting.place, message));
                 break;
             }
@@ -312,10 +312,10 @@ pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
     let failed = |error| ReadError::Io(path.to_owned(), error);
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(LARGEST + 1)
+    file.take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ReadError::TooLarge(path.to_owned()));
     }
     String::from_utf8(bytes).map_err(|error| {

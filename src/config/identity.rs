@@ -63,7 +63,7 @@ pub(super) struct UserSection {
 }
 
 /// Maximum memory of a hash, in KiB: more would stop the proxy with one request.
-const MOST_MEMORY: u32 = 1 << 20;
+const MAX_MEMORY_KIB: u32 = 1 << 20;
 
 /// Reads the users; `secrets` collects the files with their hashes, and the content.
 pub(super) fn users(
@@ -197,7 +197,7 @@ fn parse(text: &str) -> Result<SecretHash, HashError> {
     if hash.hash.is_none() || hash.salt.is_none() {
         return Err(wrong("its salt or its output is missing"));
     }
-    if params.m_cost() > MOST_MEMORY {
+    if params.m_cost() > MAX_MEMORY_KIB {
         return Err(wrong("it takes more than 1 GiB of memory"));
     }
     Ok(SecretHash::Argon2(text.into()))

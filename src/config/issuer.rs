@@ -109,7 +109,7 @@ const FIELDS: [&str; 14] = [
 pub(super) const ALGORITHMS: [&str; 9] = [
     "ES256", "ES384", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 ];
-const LONGEST: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
+const LIFETIME_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
 const STALE: (Duration, Duration) = (Duration::ZERO, Duration::from_hours(7 * 24));
 
 /// Reads the issuers; `files` collects the files and their content.
@@ -163,7 +163,7 @@ impl Reader<'_> {
         let repositories = self.repositories();
         let addresses = self.addresses();
         let roots = self.roots();
-        let longest = self.duration(written.longest.as_ref(), LONGEST, LONGEST.1);
+        let longest = self.duration(written.longest.as_ref(), LIFETIME_RANGE, LIFETIME_RANGE.1);
         let stale = self.duration(written.stale.as_ref(), STALE, Duration::from_hours(24));
         Some(Issuer {
             name,

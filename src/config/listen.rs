@@ -120,7 +120,7 @@ pub(super) const IDENTITY: [(&str, IdentityDemand); 2] = [
 const PROXY_PORT: u16 = 3128;
 const ADMIN_PORT: u16 = 3130;
 /// Maximum length of a Unix socket path in Linux (`sun_path`, without its NUL).
-const LONGEST_SOCKET_PATH: usize = 107;
+const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 impl Listen {
     /// Returns the defaults: a proxy and an admin listener on loopback.
@@ -437,7 +437,7 @@ impl Listen {
             Some(_) => {}
             None => {
                 let path = records.map(|file| super::folder_of(file).join("control.sock"));
-                let fits = |path: &PathBuf| path.as_os_str().len() <= LONGEST_SOCKET_PATH;
+                let fits = |path: &PathBuf| path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES;
                 let written = false;
                 self.control = path.filter(fits).map(|path| Control { path, written });
             }
@@ -453,7 +453,7 @@ fn socket_path(
 ) -> Option<AdminAddress> {
     let named = !path.is_empty() && !path.ends_with('/') && !path.contains('\0');
     let path = super::folder_of(&section.source.path).join(path);
-    let long = path.as_os_str().len() > LONGEST_SOCKET_PATH;
+    let long = path.as_os_str().len() > MAX_SOCKET_PATH_BYTES;
     if named && !long {
         return Some(AdminAddress::Unix(path));
     }
@@ -464,7 +464,7 @@ fn socket_path(
     };
     findings.push(
         Diagnostic::error("bad-address", place, message).help(format!(
-            "write `unix:/PATH` of at most {LONGEST_SOCKET_PATH} bytes"
+            "write `unix:/PATH` of at most {MAX_SOCKET_PATH_BYTES} bytes"
         )),
     );
     None

@@ -107,7 +107,7 @@ pub(super) struct Section {
     revocations: Option<Spanned<String>>,
 }
 
-const LONGEST: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24 * 7));
+const LIFETIME_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24 * 7));
 /// The words of `local`.
 pub(super) const LOCAL: [(&str, Local); 2] = [("narrow", Local::Narrow), ("trust", Local::Trust)];
 /// The words of `header-mismatch`.
@@ -146,7 +146,7 @@ pub(super) fn session(
     }
     if let Some(longest) = &written.longest {
         let place = section.at(longest);
-        let checked = value::duration(longest.get_ref(), LONGEST, place, reader.findings);
+        let checked = value::duration(longest.get_ref(), LIFETIME_RANGE, place, reader.findings);
         session.longest = checked.unwrap_or(session.longest);
     }
     if let Some(local) = &written.local {

@@ -20,8 +20,8 @@ use super::{DialError, Dialer, NoRoute, ResolveError, Route, Stream};
 
 /// The time limit for dialling, TLS and the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The longest document, in bytes.
-const LONGEST: usize = 256 * 1024;
+/// Bytes of a document, at most.
+const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 
 /// A document to fetch, with the settings of the connection.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl Dialer {
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         let request = request(wanted.url, "application/json", None)?;
-        ask(request, LONGEST, TokioIo::new(stream)).await
+        ask(request, MAX_DOCUMENT_BYTES, TokioIo::new(stream)).await
     }
 }
 

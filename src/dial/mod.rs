@@ -38,7 +38,7 @@ pub use service::dial_service;
 pub use stream::{Socket, Stream, Unasked};
 
 /// The answers of a look-up that are used, at most: more than a normal name has.
-const MOST_ANSWERS: usize = 16;
+const MAX_ADDRESSES: usize = 16;
 
 /// Dials the targets of one generation.
 #[derive(Debug)]
@@ -249,7 +249,7 @@ impl Dialer {
                 answers.map_err(NoRoute::Unresolved)?
             }
         };
-        let answers: Box<[IpAddr]> = answers.into_iter().take(MOST_ANSWERS).collect();
+        let answers: Box<[IpAddr]> = answers.into_iter().take(MAX_ADDRESSES).collect();
         let addresses: Vec<SocketAddr> = race::interleave(answers.iter().copied().filter(passes))
             .map(|address| SocketAddr::new(address, target.port))
             .collect();

@@ -15,12 +15,12 @@ use crate::policy::{CallerKey, TierId};
 use super::{Stream, Through, Unasked};
 
 /// Idle connections of one key, and in all, at most.
-const MOST_OF_A_KEY: usize = 64;
-const MOST: usize = 1024;
+const MAX_PER_KEY: usize = 64;
+const MAX_CONNECTIONS: usize = 1024;
 /// The maximum age of a connection: the certificate verified at its start may have expired since.
 const MAX_AGE: Duration = Duration::from_hours(1);
 /// The maximum idle time of a connection: shorter than the keep-alive of most origins.
-const MAX_REST: Duration = Duration::from_secs(30);
+const MAX_IDLE: Duration = Duration::from_secs(30);
 
 /// The purpose of a connection.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -119,7 +119,7 @@ impl Pool {
                 let rested = now.saturating_duration_since(since);
                 let judged = super::judged(candidate.address, candidate.through.as_ref());
                 let age = now.saturating_duration_since(candidate.opened);
-                let fresh = rested < MAX_REST && age < MAX_AGE;
+                let fresh = rested < MAX_IDLE && age < MAX_AGE;
                 let good = fresh && judged.is_none_or(&judge);
                 if good && matches!(candidate.stream.unasked(), Unasked::Nothing) {
                     found = Some(candidate);
@@ -138,14 +138,14 @@ impl Pool {
     /// Keeps a connection whose last exchange ended cleanly; closes it if the pool is full.
     pub fn put(&self, key: PoolKey, rests: Idle, now: Instant) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.count >= MOST {
+        if kept.count >= MAX_CONNECTIONS {
             kept.sweep(now);
         }
-        if kept.count >= MOST {
+        if kept.count >= MAX_CONNECTIONS {
             return;
         }
         let idle = kept.idle.entry(key).or_default();
-        if idle.len() < MOST_OF_A_KEY {
+        if idle.len() < MAX_PER_KEY {
             idle.push(Rested {
                 idle: rests,
                 since: now,
@@ -189,7 +189,7 @@ impl Pool {
 impl Shelf {
     fn sweep(&mut self, now: Instant) {
         for idle in self.idle.values_mut() {
-            idle.retain(|idle| now.saturating_duration_since(idle.since) < MAX_REST);
+            idle.retain(|idle| now.saturating_duration_since(idle.since) < MAX_IDLE);
         }
         self.idle.retain(|_, idle| !idle.is_empty());
         self.count = self.idle.values().map(Vec::len).sum();
@@ -321,6 +321,6 @@ mod tests {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
         pool.put(key(0), rests(stream, address), now);
-        assert!(pool.take(&key(0), now + MAX_REST, |_| true).is_none());
+        assert!(pool.take(&key(0), now + MAX_IDLE, |_| true).is_none());
     }
 }

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::name::Host;
 
-use super::{MOST_ANSWERS, Resolver, keep_alive};
+use super::{MAX_ADDRESSES, Resolver, keep_alive};
 
 /// Connects to the first address of a host that answers. The operator chose the host and no caller
 /// can, so every address may be dialled. The caller of this function has the deadline.
@@ -17,7 +17,7 @@ pub async fn dial_service(resolver: &Resolver, host: &Host, port: u16) -> io::Re
         Host::Name(name) => resolver.resolve(name).await.map_err(io::Error::other)?,
     };
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
-    for address in addresses.into_iter().take(MOST_ANSWERS) {
+    for address in addresses.into_iter().take(MAX_ADDRESSES) {
         match TcpStream::connect((address, port)).await {
             Ok(stream) => {
                 let _ = stream.set_nodelay(true);

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use crate::name::Target;
 
 /// The number of times kept.
-const MOST: usize = 8192;
+const MAX_VERSIONS: usize = 8192;
 /// Documents fetched at once, from all registries: a document may be long.
 const MAX_FETCHES: usize = 8;
 /// Documents fetched at once from one registry, so that a slow registry does not block the others.
@@ -89,7 +89,7 @@ impl Ages {
             return;
         }
         told.order.push_back(version.into());
-        if told.order.len() > MOST
+        if told.order.len() > MAX_VERSIONS
             && let Some(oldest) = told.order.pop_front()
         {
             told.times.remove(&oldest);
@@ -129,13 +129,16 @@ mod tests {
     #[test]
     fn no_more_is_kept_than_may_be() {
         let ages = Ages::default();
-        for at in 0..=MOST {
+        for at in 0..=MAX_VERSIONS {
             ages.put(&at.to_string(), Timestamp::UNIX_EPOCH);
             ages.put(&at.to_string(), Timestamp::UNIX_EPOCH);
         }
         assert_eq!(ages.get("0"), None);
         assert_eq!(ages.get("1"), Some(Timestamp::UNIX_EPOCH));
         let told = ages.told.lock().unwrap();
-        assert_eq!((told.times.len(), told.order.len()), (MOST, MOST));
+        assert_eq!(
+            (told.times.len(), told.order.len()),
+            (MAX_VERSIONS, MAX_VERSIONS)
+        );
     }
 }

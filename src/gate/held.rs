@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::identity::CallerKey;
 
 /// The bytes held for one caller, and for all callers, at most.
-const MOST_OF_CALLER: usize = 64 * 1024 * 1024;
-const MOST: usize = 256 * 1024 * 1024;
+const MAX_BYTES_PER_CALLER: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// The memory held for each caller and in all.
 #[derive(Debug, Default)]
@@ -48,7 +48,9 @@ impl Hold {
     pub fn grow(&mut self, more: usize) -> bool {
         let mut sums = self.held.sums();
         let of_caller = sums.callers.get(&self.caller).copied().unwrap_or_default();
-        if of_caller.saturating_add(more) > MOST_OF_CALLER || sums.all.saturating_add(more) > MOST {
+        if of_caller.saturating_add(more) > MAX_BYTES_PER_CALLER
+            || sums.all.saturating_add(more) > MAX_BYTES
+        {
             return false;
         }
         sums.all += more;
@@ -91,13 +93,13 @@ mod tests {
     fn one_caller_cannot_hold_what_others_need() {
         let held = Arc::default();
         let mut first = Hold::new(&held, caller(1));
-        assert!(first.grow(MOST_OF_CALLER));
+        assert!(first.grow(MAX_BYTES_PER_CALLER));
         let mut second = Hold::new(&held, caller(1));
         assert!(!second.grow(1), "of the same caller");
         let mut other = Hold::new(&held, caller(2));
         assert!(other.grow(1));
         drop(first);
-        assert!(second.grow(MOST_OF_CALLER), "it was given back");
+        assert!(second.grow(MAX_BYTES_PER_CALLER), "it was given back");
         drop((second, other));
         assert!(held.sums().callers.is_empty() && held.sums().all == 0);
     }
@@ -108,7 +110,7 @@ mod tests {
         let mut holds: Vec<_> = (0..5).map(|at| Hold::new(&held, caller(at))).collect();
         let granted = holds
             .iter_mut()
-            .filter_map(|hold| hold.grow(MOST_OF_CALLER).then_some(()));
-        assert_eq!(granted.count(), MOST / MOST_OF_CALLER);
+            .filter_map(|hold| hold.grow(MAX_BYTES_PER_CALLER).then_some(()));
+        assert_eq!(granted.count(), MAX_BYTES / MAX_BYTES_PER_CALLER);
     }
 }

@@ -142,11 +142,11 @@ const MAX_TEXT: usize = 512;
 const MAX_LIST: usize = 64;
 /// Names of the tokens and sessions that a session comes from, at most: a token has to fit into a
 /// header.
-const MOST_NAMES: usize = 32;
+const MAX_ANCESTORS: usize = 32;
 /// Bytes of the path of a folder, at most.
 const MAX_FOLDER: usize = 4096;
 /// Claimed repositories of a session, at most.
-const MOST_SAID: usize = 8;
+const MAX_CLAIMED_REPOSITORIES: usize = 8;
 
 impl Gate {
     /// Starts a session, and returns when its start is written to the log.
@@ -432,7 +432,7 @@ fn hint(claims: &mut Claims, hints: impl IntoIterator<Item = String>) -> Result<
             claims.hints.push(hint);
         }
     }
-    if claims.hints.len() > MOST_SAID {
+    if claims.hints.len() > MAX_CLAIMED_REPOSITORIES {
         return Err(StartError::BadRequest(
             "the folder has too many possible repositories",
         ));
@@ -554,7 +554,7 @@ fn child(
     }
     claims.repository = text(grant.repository.as_ref());
     hint(&mut claims, [])?;
-    if claims.from.len() > MOST_NAMES || claims.said.len() > MOST_SAID {
+    if claims.from.len() > MAX_ANCESTORS || claims.said.len() > MAX_CLAIMED_REPOSITORIES {
         return Err(StartError::BadRequest(
             "the session comes from too many sessions, or names too many repositories",
         ));

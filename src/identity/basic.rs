@@ -16,8 +16,8 @@ use crate::config::{self, SecretHash, User};
 
 use super::cache::Verified;
 
-/// The longest credential, in bytes: a token and its session, in base64.
-const LONGEST: usize = 12 * 1024;
+/// Bytes of a credential, at most: a token and its session, in base64.
+const MAX_CREDENTIALS_BYTES: usize = 12 * 1024;
 /// Verified passwords that are cached, so that argon2 runs once and not for each request.
 const REMEMBERED: usize = 1024;
 /// Passwords verified at once: each costs 19 MiB and milliseconds.
@@ -137,7 +137,7 @@ impl Credential {
 
 /// Parses a `Basic` (RFC 7617) or `Bearer` (RFC 6750) credential; `None` for any other.
 pub(super) fn read(value: &[u8]) -> Option<Credential> {
-    if value.len() > LONGEST {
+    if value.len() > MAX_CREDENTIALS_BYTES {
         return None;
     }
     let space = value.iter().position(|byte| *byte == b' ')?;
@@ -222,7 +222,7 @@ mod tests {
         }
         assert_eq!(read(&basic("no-colon")), None);
         assert_eq!(read(&basic("a\nb:c")), None);
-        assert_eq!(read(&vec![b'B'; LONGEST + 1]), None);
+        assert_eq!(read(&vec![b'B'; MAX_CREDENTIALS_BYTES + 1]), None);
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub struct Certificate {
     pub chain: Vec<Box<[u8]>>,
 }
 
-/// The longest caller name.
-const LONGEST: usize = 1024;
+/// Bytes of a caller name, at most.
+const MAX_NAME_BYTES: usize = 1024;
 
 impl Certificate {
     /// SHA-256 of a certificate in DER, in hex.
@@ -106,7 +106,7 @@ fn alternative(san: &GeneralName<'_>) -> Option<Option<(NameKind, Arc<str>)>> {
 /// Visible ASCII of a bounded length: no NUL, no look-alike characters.
 fn plain(text: &str) -> Option<&str> {
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-    (visible && !text.is_empty() && text.len() <= LONGEST).then_some(text)
+    (visible && !text.is_empty() && text.len() <= MAX_NAME_BYTES).then_some(text)
 }
 
 #[cfg(test)]

@@ -14,9 +14,10 @@ use crate::policy::canonical_repository;
 use super::grant::{Bound, Grant, Job, Line, Narrow, Work};
 use super::{Evidence, RepositoryBasis};
 
-/// The claims that members of groups can name, at most, and the longest claim.
-const MOST: usize = 128;
-const LONGEST: usize = 512;
+/// Claims that members of groups can name, at most.
+const MAX_CLAIMS: usize = 128;
+/// Bytes of a claim, at most.
+const MAX_CLAIM_BYTES: usize = 512;
 /// Claims about the token, not about its holder.
 const ITS_OWN: [&str; 5] = ["aud", "exp", "iat", "jti", "nbf"];
 
@@ -126,7 +127,7 @@ fn groups(issuer: &Issuer, claims: &Map<String, Value>) -> Vec<Arc<str>> {
             .iter()
             .filter_map(scalar)
             .map(Arc::from)
-            .take(MOST)
+            .take(MAX_CLAIMS)
             .collect(),
         None => template(issuer, claims, "groups").into_iter().collect(),
     }
@@ -150,7 +151,7 @@ fn template(issuer: &Issuer, claims: &Map<String, Value>, field: &str) -> Option
             .collect();
         text.filter(|text| !text.is_empty())
     })?;
-    let sound = made.len() <= LONGEST && !made.chars().any(char::is_control);
+    let sound = made.len() <= MAX_CLAIM_BYTES && !made.chars().any(char::is_control);
     sound.then(|| made.into())
 }
 
@@ -187,8 +188,8 @@ fn exposed(claims: &Map<String, Value>) -> Vec<(Arc<str>, Arc<str>)> {
         .iter()
         .filter(|(name, _)| !ITS_OWN.contains(&name.as_str()))
         .filter_map(|(name, value)| Some((name, scalar(value)?)))
-        .filter(|(name, value)| name.len() <= LONGEST && value.len() <= LONGEST);
+        .filter(|(name, value)| name.len() <= MAX_CLAIM_BYTES && value.len() <= MAX_CLAIM_BYTES);
     all.map(|(name, value)| (name.as_str().into(), value.into()))
-        .take(MOST)
+        .take(MAX_CLAIMS)
         .collect()
 }

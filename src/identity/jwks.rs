@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
 /// Keys of one issuer, at most; others are ignored.
-const MOST: usize = 64;
+const MAX_KEYS: usize = 64;
 /// The accepted sizes of an RSA modulus, in bits.
 const RSA: std::ops::RangeInclusive<usize> = 2048..=8192;
 
@@ -64,7 +64,7 @@ impl Keys {
     pub(super) fn parse(text: &[u8], algorithms: &[Algorithm]) -> Option<Self> {
         let set: Set = serde_json::from_slice(text).ok()?;
         let mut by_id: HashMap<Arc<str>, Option<Key>> = HashMap::new();
-        for value in set.keys.into_iter().take(MOST) {
+        for value in set.keys.into_iter().take(MAX_KEYS) {
             let Ok(jwk) = serde_json::from_value::<Jwk>(value) else {
                 continue;
             };

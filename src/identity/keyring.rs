@@ -14,7 +14,7 @@ const HOLD: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours
 /// The lifetime of keys if the server sets none.
 const USUAL: Duration = Duration::from_mins(5);
 /// The pause after a successful fetch, and after a failed one.
-const REST: Duration = Duration::from_mins(1);
+const RETRY_INTERVAL: Duration = Duration::from_mins(1);
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Callers that wait for one fetch, at most.
 const WAITERS: usize = 256;
@@ -172,7 +172,7 @@ impl Drop for Fetching<'_> {
                         keys: Arc::new(keys),
                         until: after(self.now, holds),
                     });
-                    REST
+                    RETRY_INTERVAL
                 }
                 None => REST_AFTER_FAILURE,
             };

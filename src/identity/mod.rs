@@ -63,9 +63,9 @@ use oidc::Issuers;
 
 /// Verified tokens that are cached.
 const REMEMBERED: usize = 4096;
-/// The longest lifetime of a token at any gate: gates that share their revocations may have
+/// The lifetime of a token at any gate, at most: gates that share their revocations may have
 /// different `longest`, and a reload may raise it.
-const LONGEST_ANYWHERE: Duration = Duration::from_hours(24 * 7);
+const MAX_TOKEN_LIFETIME: Duration = Duration::from_hours(24 * 7);
 
 /// The reason why a caller was not identified.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -159,7 +159,7 @@ impl Identity {
     pub fn longest_validity(&self) -> jiff::SignedDuration {
         // The clock of the signer may be ahead, the lifetime too long by the skew, and accepted for
         // the skew longer.
-        let longest = self.tokens.longest().max(LONGEST_ANYWHERE) + token::SKEW * 3;
+        let longest = self.tokens.longest().max(MAX_TOKEN_LIFETIME) + token::SKEW * 3;
         jiff::SignedDuration::try_from(longest).unwrap_or(jiff::SignedDuration::MAX)
     }
 

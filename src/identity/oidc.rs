@@ -141,7 +141,7 @@ impl Issuers {
         struct Unverified {
             iss: String,
         }
-        if token.len() > token::LONGEST {
+        if token.len() > token::MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
         let mut prefixes = self.known.iter().map(|known| known.config.prefix);

@@ -22,16 +22,16 @@ use super::process::{AgentProcess, table};
 use super::registered::Registered;
 
 /// Revocations kept, at most: more than an operator revokes during the life of a token.
-const MOST_REVOKED: usize = 100_000;
-/// The part of these for sessions that end themselves: the rest is reserved for the operator.
-const MOST_ENDED: usize = MOST_REVOKED / 2;
-/// The part of these for children of one session.
-const MOST_ENDED_OF_ONE: usize = 1_000;
+const MAX_REVOKED: usize = 100_000;
+/// Of these, sessions that ended themselves, at most: the rest is reserved for the operator.
+const MAX_ENDED: usize = MAX_REVOKED / 2;
+/// Of these, children of one session, at most.
+const MAX_ENDED_PER_PARENT: usize = 1_000;
 /// Live sessions that are children of one session, and live sessions in all, at most.
-const MOST_LIVE_OF_ONE: usize = 1_000;
-const MOST_LIVE: usize = 10_000;
+const MAX_LIVE_PER_PARENT: usize = 1_000;
+const MAX_LIVE: usize = 10_000;
 /// Tokens of one session that end with it, at most.
-const MOST_TOKENS: usize = 256;
+const MAX_TOKENS: usize = 256;
 
 /// The state of sessions at run time.
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ pub enum RevokeError {
     #[error("the revocation cannot be kept: {0}")]
     File(#[from] io::Error),
     /// There are too many revocations.
-    #[error("more than {MOST_REVOKED} revocations are in force")]
+    #[error("more than {MAX_REVOKED} revocations are in force")]
     Full,
     /// The name is no valid name.
     #[error("this names no session or token: at most 253 printable characters without blanks")]
@@ -128,7 +128,7 @@ impl Sessions {
         let mut known = self.lock();
         let before = known.revoked.len();
         let live = revoked.iter().filter(|(_, until)| *until > now);
-        for (name, until) in live.take(MOST_REVOKED) {
+        for (name, until) in live.take(MAX_REVOKED) {
             let until = known.revoked.get(name).max(Some(until)).copied();
             known
                 .revoked
@@ -149,7 +149,7 @@ impl Sessions {
         {
             let mut known = self.lock();
             known.revoked.retain(|_, until| *until > now);
-            if known.revoked.len() >= MOST_REVOKED && !known.revoked.contains_key(name) {
+            if known.revoked.len() >= MAX_REVOKED && !known.revoked.contains_key(name) {
                 return Err(RevokeError::Full);
             }
             known.revoked.insert(name.into(), until);
@@ -166,11 +166,11 @@ impl Sessions {
     pub fn may_end(&self, grant: &Grant) -> bool {
         let known = self.lock();
         let Some(root) = grant.root.as_ref().filter(|_| !grant.is_root()) else {
-            return known.revoked.len() < MOST_ENDED;
+            return known.revoked.len() < MAX_ENDED;
         };
         let of_root = |name: &&Arc<str>| name.split_once('/').is_some_and(|(it, _)| it == &**root);
-        known.revoked.len() < MOST_ENDED
-            && known.revoked.keys().filter(of_root).count() < MOST_ENDED_OF_ONE
+        known.revoked.len() < MAX_ENDED
+            && known.revoked.keys().filter(of_root).count() < MAX_ENDED_PER_PARENT
     }
 
     /// Whether a grant, its session or its root session was revoked.
@@ -208,7 +208,7 @@ impl Sessions {
         if let Some(before) = known.live.get(session).filter(|it| it.root == live.root) {
             let mut tokens = before.tokens.clone();
             tokens.append(&mut live.tokens);
-            live.tokens = tokens.split_off(tokens.len().saturating_sub(MOST_TOKENS));
+            live.tokens = tokens.split_off(tokens.len().saturating_sub(MAX_TOKENS));
             live.expires = live.expires.max(before.expires);
             live.pid = live.pid.or(before.pid);
             live.head = live.head.or_else(|| before.head.clone());
@@ -217,14 +217,14 @@ impl Sessions {
             }
         } else if live.root.as_ref() != Some(session) {
             let mut others = known.live.values();
-            if others.by_ref().filter(|it| it.root == live.root).count() >= MOST_LIVE_OF_ONE {
+            if others.by_ref().filter(|it| it.root == live.root).count() >= MAX_LIVE_PER_PARENT {
                 return;
             }
         }
-        if known.live.len() >= MOST_LIVE {
+        if known.live.len() >= MAX_LIVE {
             known.live.retain(|_, live| live.expires > now);
         }
-        if known.live.len() < MOST_LIVE || known.live.contains_key(session) {
+        if known.live.len() < MAX_LIVE || known.live.contains_key(session) {
             known.live.insert(session.clone(), live);
         }
     }
@@ -465,7 +465,7 @@ mod tests {
     #[test]
     fn a_session_that_ends_children_without_end_leaves_room_to_revoke_it() {
         let sessions = Sessions::default();
-        for child in 0..MOST_ENDED_OF_ONE {
+        for child in 0..MAX_ENDED_PER_PARENT {
             let child = grant(&child.to_string(), "root");
             assert!(sessions.may_end(&child));
             let name = child.own_name().unwrap();
@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn what_is_revoked_can_be_revoked_again_though_there_is_no_room() {
         let sessions = Sessions::default();
-        let all: Vec<_> = (0..MOST_REVOKED)
+        let all: Vec<_> = (0..MAX_REVOKED)
             .map(|name| (name.to_string().into(), Timestamp::MAX))
             .collect();
         sessions.take_up(&all, now());
@@ -501,7 +501,7 @@ mod tests {
     #[test]
     fn the_children_of_one_session_do_not_take_the_room_of_others() {
         let sessions = Sessions::default();
-        for child in 0..MOST_LIVE {
+        for child in 0..MAX_LIVE {
             sessions.enter(&child.to_string().into(), live("root", 600), now());
         }
         sessions.enter(&"other".into(), live("other", 600), now());

@@ -27,8 +27,8 @@ use super::{Evidence, RepositoryBasis};
 pub const TYP: &str = "tidegate-session+jwt";
 /// `iss` of a session token: the key identifies the gate.
 const ISSUER: &str = "tidegate";
-/// The longest token, in bytes.
-pub(super) const LONGEST: usize = 8 * 1024;
+/// Bytes of a token, at most.
+pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// The tolerated difference between clocks.
 pub(super) const SKEW: Duration = Duration::from_mins(1);
 
@@ -361,7 +361,7 @@ pub(super) fn is_session_token(token: &str) -> bool {
 
 /// One of the three parts of a token, decoded.
 pub(super) fn part(token: &str, at: usize) -> Option<Vec<u8>> {
-    if token.len() > LONGEST || token.split('.').count() != 3 {
+    if token.len() > MAX_TOKEN_BYTES || token.split('.').count() != 3 {
         return None;
     }
     URL_SAFE_NO_PAD.decode(token.split('.').nth(at)?).ok()
@@ -407,7 +407,7 @@ impl Tokens {
 
     /// The grant of a token at `now`, without checks of address, listener and revocations.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Grant>, TokenError> {
-        if token.len() > LONGEST {
+        if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
         let (kid, key) = self.key_of(token)?;

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Socket, Type};
 
-use super::wire::{MOST, Orders};
+use super::wire::{MAX_DESCRIPTORS, Orders};
 
 /// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -38,7 +38,7 @@ pub(super) fn listen(orders: &Orders, ipv6: bool) -> io::Result<Vec<OwnedFd>> {
     ports.dedup();
     ports.retain(|port| ![0, 53, orders.proxy_port].contains(port));
     ports.retain(|port| !orders.local.contains(port));
-    if ports.len() + sockets.len() + REFUSED > MOST {
+    if ports.len() + sockets.len() + REFUSED > MAX_DESCRIPTORS {
         return Err(io::Error::other("too many ports are captured"));
     }
     for port in ports {

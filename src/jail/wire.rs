@@ -16,9 +16,9 @@ use super::promise::{Missing, Promise};
 use super::view::View;
 
 /// Maximum length of a packet, in bytes.
-const LONGEST: usize = 128 * 1024;
+const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 /// Maximum number of descriptors in a packet: Linux allows 253.
-pub(super) const MOST: usize = 200;
+pub(super) const MAX_DESCRIPTORS: usize = 200;
 
 /// One packet.
 #[derive(Debug, Deserialize, Serialize)]
@@ -94,10 +94,10 @@ pub(super) fn send(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let text = serde_json::to_vec(message)?;
-    if text.len() > LONGEST || descriptors.len() > MOST {
+    if text.len() > MAX_MESSAGE_BYTES || descriptors.len() > MAX_DESCRIPTORS {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(descriptors));
@@ -117,9 +117,11 @@ pub(super) fn receive(
 
 /// Like [`receive`], with the sender.
 pub(super) fn receive_from(socket: impl std::os::fd::AsFd) -> io::Result<Received> {
-    let mut text = vec![0; LONGEST];
-    let mut space =
-        vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST), ScmCredentials(1))];
+    let mut text = vec![0; MAX_MESSAGE_BYTES];
+    let mut space = vec![
+        MaybeUninit::uninit();
+        rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))
+    ];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let length = loop {
         let mut parts = [IoSliceMut::new(&mut text)];

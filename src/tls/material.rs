@@ -18,7 +18,7 @@ use crate::diag::Diagnostic;
 
 const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 /// Maximum number of names of a certificate that are shown.
-const MOST_NAMES: usize = 4;
+const MAX_NAMES: usize = 4;
 
 /// Returns the certificates of a file, at least one.
 pub(super) fn certificates(
@@ -141,7 +141,7 @@ pub(super) fn names(certificate: &CertificateDer<'_>) -> String {
             }
             _ => None,
         });
-    let names: Vec<_> = names.take(MOST_NAMES).collect();
+    let names: Vec<_> = names.take(MAX_NAMES).collect();
     match names.as_slice() {
         [] => parsed.subject().to_string(),
         names => names.join(", "),

@@ -1,7 +1,7 @@
 //! Compares two texts line by line.
 
 /// Maximum number of lines: longer texts are shown as replaced.
-const MOST: usize = 2000;
+const MAX_LINES: usize = 2000;
 
 /// Returns the lines with `-`, `+` or a blank before each; lines far from a change are left out.
 pub(in crate::cli) fn lines(before: &str, after: &str) -> Vec<String> {
@@ -56,7 +56,7 @@ fn mark<'a>(before: &[&'a str], after: &[&'a str]) -> Vec<(char, &'a str)> {
 
 /// Returns the length of the longest common subsequence after each pair of positions.
 fn lengths(before: &[&str], after: &[&str]) -> Vec<Vec<u32>> {
-    if before.len() > MOST || after.len() > MOST {
+    if before.len() > MAX_LINES || after.len() > MAX_LINES {
         return Vec::new();
     }
     let mut rows = vec![vec![0; after.len() + 1]];

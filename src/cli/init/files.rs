@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 use crate::config;
 
 /// Maximum size of a settings file, in bytes.
-const LONGEST: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Maximum number of backups.
-const MOST_KEPT: usize = 100;
+const MAX_BACKUPS: usize = 100;
 
 /// Returns the text of the file; `None` if there is none.
 pub(in crate::cli) fn read(path: &Path) -> Result<Option<String>, String> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("{}: {error}", path.display())),
-        Ok(meta) if !meta.is_file() || meta.len() > LONGEST => {
+        Ok(meta) if !meta.is_file() || meta.len() > MAX_FILE_BYTES => {
             return Err(format!("{}: this is no file of settings", path.display()));
         }
         Ok(_) => {}
@@ -53,7 +53,7 @@ pub(in crate::cli) fn write(
 }
 
 fn keep(path: &Path, before: &str, mode: u32) -> io::Result<PathBuf> {
-    for at in 0..MOST_KEPT {
+    for at in 0..MAX_BACKUPS {
         let mut name = path.to_owned().into_os_string();
         name.push(format!(".before-tidegate-{at}"));
         let name = PathBuf::from(name);

@@ -20,7 +20,7 @@ use super::super::{Answer, admin, print};
 use super::{Door, Failure};
 
 /// Default lifetime of tokens made with a local key: the maximum that gates accept by default.
-const LONGEST: Duration = Duration::from_hours(12);
+const DEFAULT_LIFETIME: Duration = Duration::from_hours(12);
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Start {
@@ -160,7 +160,9 @@ impl Start {
         let key = config::private_key(path).map_err(wrong)?;
         let signer = Signer::from_pkcs8(key.der());
         let signer = signer.ok_or_else(|| wrong("this key cannot sign".to_owned()))?;
-        let longest = request.lifetime.map_or(LONGEST, Duration::from_secs);
+        let longest = request
+            .lifetime
+            .map_or(DEFAULT_LIFETIME, Duration::from_secs);
         let tokens = Tokens::new([], self.audience.as_str().into(), longest);
         let claims = by_hand(&tokens, request, Clock::system().now());
         let claims = claims.map_err(|error| wrong(error.to_string()))?;

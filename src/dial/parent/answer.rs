@@ -7,11 +7,11 @@ use tokio::io::AsyncReadExt;
 use super::super::Stream;
 use super::ParentError;
 
-/// The longest head in bytes, and the most fields.
-const LONGEST: usize = 64 * 1024;
-const MOST_FIELDS: usize = 128;
+/// Bytes and fields of a head, at most.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+const MAX_FIELDS: usize = 128;
 /// Interim answers, at most: more than a normal parent sends.
-const MOST_INTERIM: usize = 8;
+const MAX_INTERIM_RESPONSES: usize = 8;
 /// The longest reason word taken from an answer.
 const WORD: usize = 40;
 
@@ -34,7 +34,7 @@ impl Answer {
 /// Reads the answer. The bytes after the head of an opened tunnel belong to the tunnel, even if the
 /// head has a length (RFC 9110 section 9.3.6), and stay in the stream.
 pub(super) async fn read(stream: &mut Stream) -> Result<Answer, ParentError> {
-    for _ in 0..MOST_INTERIM {
+    for _ in 0..MAX_INTERIM_RESPONSES {
         let answer = parse(&read_head(stream).await?)?;
         match answer.status {
             101 => return Err(ParentError::Garbled("it speaks another protocol")),
@@ -86,7 +86,7 @@ fn take_over(seen: &[u8], head: &mut Vec<u8>) -> Result<bool, ParentError> {
         if head.ends_with(b"\r\n\r\n") {
             return Ok(true);
         }
-        if head.len() >= LONGEST {
+        if head.len() >= MAX_HEAD_BYTES {
             return Err(ParentError::Garbled("the head of its answer is too long"));
         }
     }
@@ -122,7 +122,7 @@ async fn forget(stream: &mut Stream, mut count: usize) -> io::Result<()> {
 }
 
 fn parse(head: &[u8]) -> Result<Answer, ParentError> {
-    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut fields);
     let status = match parsed.parse(head) {
         Ok(httparse::Status::Complete(_)) => parsed.code,
@@ -215,12 +215,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_answer_is_none() {
-        let long = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "a".repeat(LONGEST));
+        let long = format!(
+            "HTTP/1.1 200 OK\r\nA: {}\r\n\r\n",
+            "a".repeat(MAX_HEAD_BYTES)
+        );
         let many = format!(
             "HTTP/1.1 200 OK\r\n{}\r\n",
-            "A: b\r\n".repeat(MOST_FIELDS + 1)
+            "A: b\r\n".repeat(MAX_FIELDS + 1)
         );
-        let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(MOST_INTERIM);
+        let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_INTERIM_RESPONSES);
         for wrong in [
             "",
             "SSH-2.0-OpenSSH\r\n",

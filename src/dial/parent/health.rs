@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// The first pause; each further pause is twice as long.
 const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
 /// The recent failures of a parent.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Health {
         if state.rests_until.is_some_and(|until| now < until) {
             return;
         }
-        state.pause = (state.pause * 2).clamp(SHORTEST, LONGEST);
+        state.pause = (state.pause * 2).clamp(SHORTEST, MAX_BACK_OFF);
         state.rests_until = now.checked_add(state.pause);
     }
 

@@ -41,13 +41,13 @@ enum State {
 }
 
 /// Maximum number of digits of a size: 64 bits.
-const MOST_DIGITS: u32 = 16;
+const MAX_SIZE_DIGITS: u32 = 16;
 
 /// Maximum bytes of chunk extensions in one body. Only floods use more.
-const MOST_EXTENSIONS: usize = 16 * 1024;
+const MAX_EXTENSION_BYTES: usize = 16 * 1024;
 
 /// Maximum bytes of trailers.
-const MOST_TRAILERS: usize = 16 * 1024;
+const MAX_TRAILER_BYTES: usize = 16 * 1024;
 
 impl Chunks {
     /// Ignores blanks after a size, as a recipient may (RFC 9112 section 7.1.1).
@@ -126,7 +126,7 @@ impl Chunks {
             .to_digit(16)
             .ok_or("a chunk size is not a hex number")?;
         self.digits += 1;
-        if self.digits > MOST_DIGITS {
+        if self.digits > MAX_SIZE_DIGITS {
             return Err("a chunk size has too many digits");
         }
         self.size = self.size << 4 | u64::from(digit);
@@ -135,7 +135,7 @@ impl Chunks {
 
     fn blank(&mut self) -> Result<State, &'static str> {
         self.extensions += 1;
-        if self.extensions > MOST_EXTENSIONS {
+        if self.extensions > MAX_EXTENSION_BYTES {
             return Err("too many blanks follow the sizes of chunks");
         }
         Ok(State::Blank)
@@ -143,7 +143,7 @@ impl Chunks {
 
     fn extension(&mut self, byte: u8) -> Result<State, &'static str> {
         self.extensions += 1;
-        if self.extensions > MOST_EXTENSIONS {
+        if self.extensions > MAX_EXTENSION_BYTES {
             return Err("chunk extensions are too long");
         }
         if is_text(byte) {
@@ -164,7 +164,7 @@ impl Chunks {
     }
 
     fn trailer(&mut self, byte: u8) -> Result<State, &'static str> {
-        if self.trailers.len() >= MOST_TRAILERS {
+        if self.trailers.len() >= MAX_TRAILER_BYTES {
             return Err("the trailers are too long");
         }
         self.trailers.push(byte);

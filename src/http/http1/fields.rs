@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 /// Maximum number of fields of a head; no configuration raises it.
-pub(super) const MOST_FIELDS: usize = 256;
+pub(super) const MAX_FIELDS: usize = 256;
 
 /// The name of a gate, as in messages of a gate to its clients.
 const GATE: &[u8] = b"tidegate";

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
 
-use super::fields::{Fields, MOST_FIELDS, Name, Span};
+use super::fields::{Fields, MAX_FIELDS, Name, Span};
 use super::seen::Seen;
 use super::{BodyLength, Scan, Unprintable, Version};
 
@@ -298,9 +298,9 @@ fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     if head.starts_with(b"PRI * HTTP/2.0\r\n") {
         return Err(HeadError::Http2);
     }
-    let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let room = room
-        .get_mut(..limits.fields.min(MOST_FIELDS))
+        .get_mut(..limits.fields.min(MAX_FIELDS))
         .unwrap_or_default();
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(head, room) {
@@ -331,7 +331,7 @@ fn understand(
     }
     let target = Span::of(target.as_bytes(), head);
     let mut seen = Seen::default();
-    let mut named = [Name::Other; MOST_FIELDS];
+    let mut named = [Name::Other; MAX_FIELDS];
     for (field, named) in fields.iter().zip(&mut named) {
         *named = Name::of(field.name.as_bytes());
         seen.field(*named, field, version)?;
@@ -415,7 +415,7 @@ impl HeadParts {
                 value: value.trim_ascii(),
             });
         }
-        if fields.len() > limits.fields.min(MOST_FIELDS) {
+        if fields.len() > limits.fields.min(MAX_FIELDS) {
             return Err(HeadError::TooManyFields);
         }
         understand(&head, (method, target), &fields, Version::Http11)

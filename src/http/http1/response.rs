@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
 
-use super::fields::{Fields, MOST_FIELDS, Name, Span, content_length, elements};
+use super::fields::{Fields, MAX_FIELDS, Name, Span, content_length, elements};
 use super::{BodyLength, Scan, Unprintable, Version};
 
 /// The head of one response, final or interim.
@@ -68,7 +68,7 @@ pub(crate) enum ResponseError {
 }
 
 /// Maximum bytes of a response head.
-const MOST_BYTES: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Removes one response head from the start of `buffer`; `None` until the head is complete.
 pub(crate) fn parse_response(
@@ -85,14 +85,14 @@ pub(crate) fn scan_response(
     scan: &mut Scan,
 ) -> Result<Option<ResponseHead>, ResponseError> {
     let Some(len) = scan.end(buffer)? else {
-        let too_large = buffer.len() > MOST_BYTES;
+        let too_large = buffer.len() > MAX_HEAD_BYTES;
         return if too_large {
             Err(ResponseError::TooLarge)
         } else {
             Ok(None)
         };
     };
-    if len > MOST_BYTES {
+    if len > MAX_HEAD_BYTES {
         return Err(ResponseError::TooLarge);
     }
     *scan = Scan::default();
@@ -153,7 +153,7 @@ impl From<Unprintable> for ResponseError {
 }
 
 fn parse(head: &Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
-    let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS / 2];
+    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS / 2];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
@@ -172,7 +172,7 @@ fn parse(head: &Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
     };
     let status = response.code.filter(|code| (100..600).contains(code));
     let status = status.ok_or(ResponseError::StatusLine)?;
-    let mut named = [Name::Other; MOST_FIELDS / 2];
+    let mut named = [Name::Other; MAX_FIELDS / 2];
     for (field, named) in response.headers.iter().zip(&mut named) {
         *named = Name::of(field.name.as_bytes());
     }
@@ -398,9 +398,9 @@ mod tests {
     #[test]
     fn a_head_without_end_is_refused_at_its_bound() {
         let mut bytes = BytesMut::from(&b"HTTP/1.1 200 OK\r\nA: "[..]);
-        bytes.resize(MOST_BYTES, b'a');
+        bytes.resize(MAX_HEAD_BYTES, b'a');
         assert!(matches!(parse_response(&mut bytes, GET), Ok(None)));
-        bytes.resize(MOST_BYTES + 1, b'a');
+        bytes.resize(MAX_HEAD_BYTES + 1, b'a');
         assert!(matches!(
             parse_response(&mut bytes, GET),
             Err(ResponseError::TooLarge)

@@ -11,9 +11,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// The first bytes of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest header of version 1, with its line end.
-const LONGEST_LINE: usize = 107;
+const MAX_LINE_BYTES: usize = 107;
 /// The most bytes after the addresses in a header of version 2.
-const LONGEST_REST: usize = 2048;
+const MAX_HEADER_BYTES: usize = 2048;
 
 /// Reads a header. Returns the client address; `None` for a check by the balancer itself or an
 /// unknown client.
@@ -27,7 +27,7 @@ pub(in crate::proxy) async fn read(
     }
     let mut line = start.to_vec();
     while !line.ends_with(b"\n") {
-        if line.len() >= LONGEST_LINE {
+        if line.len() >= MAX_LINE_BYTES {
             return Err(malformed());
         }
         line.push(from.read_u8().await?);
@@ -76,7 +76,7 @@ async fn version2(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Sock
     let command = from.read_u8().await?;
     let family = from.read_u8().await?;
     let length = usize::from(from.read_u16().await?);
-    if length > LONGEST_REST {
+    if length > MAX_HEADER_BYTES {
         return Err(malformed());
     }
     let mut rest = vec![0; length];

@@ -39,7 +39,7 @@ const HANDSHAKE: u8 = 22;
 /// TLS.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Names with placeholder addresses in one jail, at most.
-const MOST_NAMES: u32 = 65_000;
+const MAX_NAMES: u32 = 65_000;
 /// The first placeholder addresses, in 28.0.0.0/16 and `3000::/64`.
 ///
 /// Agents look a host up before they fetch a page, and refuse every address of a special block
@@ -116,7 +116,7 @@ impl Names {
             return Some(*place);
         }
         let place = u32::try_from(given.names.len()).ok()?;
-        if place >= MOST_NAMES {
+        if place >= MAX_NAMES {
             return None;
         }
         given.names.push(name.clone());
@@ -275,13 +275,13 @@ mod tests {
     #[test]
     fn a_jail_gets_no_more_names_than_there_are_places() {
         let names = Names::default();
-        for number in 0..MOST_NAMES {
+        for number in 0..MAX_NAMES {
             let name = HostName::parse(format!("n{number}.example").as_bytes()).expect("a name");
             assert!(names.place(&name).is_some());
         }
         let late = HostName::parse(b"late.example").expect("a name");
         assert_eq!(names.place(&late), None);
-        let last = v4(MOST_NAMES - 1).octets();
+        let last = v4(MAX_NAMES - 1).octets();
         assert!(last < [28, 1, 0, 0], "{last:?}");
     }
 }

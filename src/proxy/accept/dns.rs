@@ -32,7 +32,7 @@ pub(in crate::proxy) use datagrams::Datagrams;
 use message::{Answer, Kind, Question};
 
 /// The longest question over UDP, in bytes.
-const LONGEST: usize = 1500;
+const MAX_MESSAGE_BYTES: usize = 1500;
 /// How long a client over TCP may be idle.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after a failed accept.
@@ -266,7 +266,7 @@ fn at_https(name: &HostName) -> Target {
 /// has a few slots for delayed answers ([`Delay`]); further answers are sent immediately.
 pub(in crate::proxy) async fn serve(stub: Arc<Stub>, socket: Datagrams) {
     let socket = Arc::new(socket);
-    let mut buffer = vec![0; LONGEST];
+    let mut buffer = vec![0; MAX_MESSAGE_BYTES];
     let draining = stub.shared.gate.draining.clone();
     loop {
         let received = tokio::select! {

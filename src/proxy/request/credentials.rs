@@ -15,8 +15,8 @@ use crate::http::http1::{RequestHead, carries_credential};
 use crate::name::Path;
 use crate::proxy::refusal::{Code, Refusal};
 
-/// The most different credentials of one request.
-const MOST: usize = 64;
+/// Different credentials of one request, at most.
+const MAX_CREDENTIALS: usize = 64;
 
 /// Query parameters with a credential, case-insensitive.
 const PARAMETERS: [&str; 22] = [
@@ -82,7 +82,7 @@ pub(in crate::proxy) fn of(
         shown.field(field.name, field.value);
     }
     shown.query(path.query().unwrap_or_default());
-    if shown.hashes.len() > MOST {
+    if shown.hashes.len() > MAX_CREDENTIALS {
         let why = "the request has more than 64 different credentials";
         return Err(Refusal::because(Code::BadRequest, why));
     }
@@ -98,7 +98,7 @@ struct Shown<'k> {
 impl Shown<'_> {
     fn credential(&mut self, secret: &[u8]) {
         let secret = secret.trim_ascii();
-        if secret.is_empty() || self.hashes.len() > MOST {
+        if secret.is_empty() || self.hashes.len() > MAX_CREDENTIALS {
             return;
         }
         let hash = self.key.hash(secret);

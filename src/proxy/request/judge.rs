@@ -24,8 +24,8 @@ use super::said;
 
 /// The bytes read of a body that the policy needs. For a request to a model the limit is higher,
 /// because no decision depends on that body.
-const MOST: usize = 1024 * 1024;
-const MOST_OF_MODEL: usize = 8 * 1024 * 1024;
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+const MAX_MODEL_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// The bytes read of a body that may be an MCP message.
 const MAX_UNDECIDED_SIZE: usize = 8 * 1024 * 1024;
 /// The JSON-RPC error code of a refusal, from the range for servers.
@@ -42,7 +42,7 @@ const ONCE: [&str; 6] = [
 /// Further fields on which the decision or the caller depends.
 const ALSO_JUDGED: [&str; 4] = ["authorization", "cookie", "git-protocol", "mcp-session-id"];
 /// The time limit for the whole body of a request to decide, however steadily it arrives.
-const LONGEST: Duration = Duration::from_mins(5);
+const MAX_BODY_TIME: Duration = Duration::from_mins(5);
 /// The bytes of a body that are read without reserving memory.
 const FREE: usize = 64 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -69,7 +69,7 @@ pub(in crate::proxy) async fn request(
     if flow.snapshot().records_paths {
         flow.facts.again().path = Some(url.path.path().into());
     }
-    let longest = flow.snapshot().limits.idle.min(LONGEST);
+    let longest = flow.snapshot().limits.idle.min(MAX_BODY_TIME);
     let judging = Request { known, url, head }.run(connection, flow);
     let judged = within(longest, judging).await;
     let slow = || Err(Refusal::malformed(408, "the body does not come in time"));
@@ -334,7 +334,7 @@ impl Request<'_> {
         let begins = loop {
             match content::mcp::may_begin(&self.fields(), &peek.content, &mut passed) {
                 None if peek.ended => break false,
-                None if peek.content.len() > MOST => return Ok(Recognised::Yes),
+                None if peek.content.len() > MAX_BODY_BYTES => return Ok(Recognised::Yes),
                 None => self.more(connection, flow, peek).await?,
                 Some(begins) => break begins,
             }
@@ -343,7 +343,7 @@ impl Request<'_> {
         if !begins {
             return Ok(Recognised::No);
         }
-        for most in [MOST, MAX_UNDECIDED_SIZE] {
+        for most in [MAX_BODY_BYTES, MAX_UNDECIDED_SIZE] {
             self.fill(connection, flow, peek, most).await?;
             let found = content::mcp::recognise(&self.fields(), &peek.content, peek.ended);
             if found != Recognised::Undecided {
@@ -459,7 +459,9 @@ impl Request<'_> {
     ) -> Result<Vec<RequestFacts>, Refusal> {
         if request_facts.body == Some(Body::Model) {
             // No decision depends on this body: if the memory is exhausted, the body passes unread.
-            let filled = self.fill(connection, flow, peek, MOST_OF_MODEL).await;
+            let filled = self
+                .fill(connection, flow, peek, MAX_MODEL_BODY_BYTES)
+                .await;
             match filled {
                 Err(refusal) if refusal.code != Code::TooManyFlows => return Err(refusal),
                 Ok(()) | Err(_) => {}
@@ -471,14 +473,15 @@ impl Request<'_> {
         loop {
             let (content, ended) = (&peek.content, peek.ended);
             let (fields, path) = (self.fields(), &self.url.path);
-            let progress = if content.len() > MOST && request_facts.body != Some(Body::Model) {
-                content::too_long(request_facts)
-            } else if content.len() < next && !ended {
-                Progress::More
-            } else {
-                next = content.len() + content.len() / 16;
-                content::read(request_facts, &fields, self.method(), path, content, ended)
-            };
+            let progress =
+                if content.len() > MAX_BODY_BYTES && request_facts.body != Some(Body::Model) {
+                    content::too_long(request_facts)
+                } else if content.len() < next && !ended {
+                    Progress::More
+                } else {
+                    next = content.len() + content.len() / 16;
+                    content::read(request_facts, &fields, self.method(), path, content, ended)
+                };
             match progress {
                 Progress::Done(facts_list) => return Ok(facts_list),
                 Progress::Malformed(why) => return Err(Refusal::because(Code::BadRequest, why)),

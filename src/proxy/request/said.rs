@@ -13,8 +13,8 @@ use crate::record::Said;
 const SESSIONS: [&[u8]; 2] = [b"x-claude-code-session-id", b"x-mcp-client-session-id"];
 /// Fields that name the agent's own conversation: Codex's thread, the session of opencode.
 const CONVERSATIONS: [&[u8]; 2] = [b"thread-id", b"x-session-affinity"];
-/// Longest label, in bytes.
-const LONGEST: usize = 128;
+/// Bytes of a label, at most.
+const MAX_TEXT: usize = 128;
 
 /// Reads the agent's own header fields.
 pub(in crate::proxy) fn of(head: &RequestHead, flow: &mut Flow) {
@@ -113,7 +113,7 @@ fn is(name: &[u8], known: &[u8]) -> bool {
 fn label(value: &[u8]) -> Option<Box<str>> {
     let text = std::str::from_utf8(value).ok()?.trim();
     let plain = |c: char| c.is_ascii_graphic();
-    let sound = !text.is_empty() && text.len() <= LONGEST && text.chars().all(plain);
+    let sound = !text.is_empty() && text.len() <= MAX_TEXT && text.chars().all(plain);
     sound.then(|| text.into())
 }
 

@@ -19,8 +19,8 @@ use crate::name::Url;
 use crate::policy::{Action, Attempt, McpCall, Query, RequestFacts, Verdict};
 use crate::proxy::flow::{Flow, Known};
 
-/// The longest answer that is parsed, in bytes; a longer one passes unchanged.
-const MOST: usize = 4 * 1024 * 1024;
+/// Bytes of a parsed answer, at most; a longer answer passes unchanged.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 const ROOM: usize = 64 * 1024;
 
 /// Decides which tools of a server may be called.
@@ -173,14 +173,14 @@ impl Tools {
         loop {
             let ended = from.read_buf(&mut held).await? == 0;
             let ready = match form {
-                Form::Events if !ended && held.len() < MOST => {
+                Form::Events if !ended && held.len() < MAX_MESSAGE_BYTES => {
                     if may_end_event(&held, seen) {
                         mcp::whole_events(&held)
                     } else {
                         0
                     }
                 }
-                Form::Json if !ended && held.len() < MOST => 0,
+                Form::Json if !ended && held.len() < MAX_MESSAGE_BYTES => 0,
                 _ => held.len(),
             };
             let piece = held.get(..ready).unwrap_or_default();

@@ -18,7 +18,7 @@ const SERVER_FAILURE: u8 = 2;
 const NAME_ERROR: u8 = 3;
 /// The TTL of an answer in seconds: short, because a reload may change the answer.
 const LIFETIME: u32 = 5;
-const LONGEST_NAME: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 
 /// The type of a question.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -119,7 +119,7 @@ fn name(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
         }
         let label = bytes.get(at..at + length)?;
         at += length;
-        if length > 63 || at > LONGEST_NAME {
+        if length > 63 || at > MAX_NAME_BYTES {
             return None;
         }
         if !text.is_empty() {
