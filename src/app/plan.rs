@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::{self, Config, Owners};
 use crate::diag::{Diagnostic, Severity};
+use crate::dial::Dialer;
 use crate::gate::{Shadow, Snapshot};
 use crate::policy::{self, Catalogue, Policy};
 use crate::tls;
@@ -51,6 +52,9 @@ pub struct Plan {
     pub warnings: Vec<Diagnostic>,
     /// The clock of the gate.
     pub clock: Clock,
+    /// The dialer, instead of one that the configuration describes: for a gate whose origins stand
+    /// in for the real ones. No key, variable or option of `run` and `exec` sets it.
+    pub dialer: Option<Arc<Dialer>>,
 }
 
 impl Loaded {
@@ -133,7 +137,8 @@ impl Loaded {
         self.findings.iter().filter(|finding| is_error(finding))
     }
 
-    fn plan(self) -> Result<Plan, Vec<Diagnostic>> {
+    /// Returns the plan of a gate; the error has every finding.
+    pub fn plan(self) -> Result<Plan, Vec<Diagnostic>> {
         if self.findings.iter().any(is_error) {
             return Err(self.findings);
         }
@@ -147,6 +152,7 @@ impl Loaded {
                 shadow: self.shadow,
                 warnings: self.findings,
                 clock: Clock::system(),
+                dialer: None,
             }),
             _ => Err(self.findings),
         }
@@ -197,9 +203,17 @@ impl Plan {
                 shadow: now.shadow.clone(),
                 warnings: Vec::new(),
                 clock: now.clock.clone(),
+                dialer: None,
             }),
             _ => Err(findings),
         }
+    }
+
+    /// The same plan without reviewers: what needs an approval is refused at once.
+    #[must_use]
+    pub fn without_reviewers(mut self) -> Self {
+        self.policy.remove_reviewers();
+        self
     }
 
     /// The same plan in `observe` mode: would-be refusals pass, and are recorded.

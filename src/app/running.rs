@@ -65,6 +65,7 @@ impl Running {
             upstreams,
             shadow,
             clock,
+            dialer,
             ..
         } = plan;
         let descriptors = sockets::raise_descriptors();
@@ -92,7 +93,7 @@ impl Running {
             shadow,
             clock: clock.clone(),
             programs: programs.on_record(Arc::new(ProgramRecord(recorder.clone()))),
-            dialer: None,
+            dialer,
         };
         let bundle = authority
             .as_deref()

@@ -26,6 +26,7 @@ mod policy;
 mod print;
 mod promote;
 mod records;
+mod redteam;
 mod replay;
 mod request;
 mod session;
@@ -67,6 +68,9 @@ enum Verb {
     Check(check::Check),
     /// Run the examples of the rules and the trials.
     Test(test::Test),
+    /// Play known attacks with real clients through a gate of its own.
+    #[command(subcommand)]
+    Redteam(redteam::Redteam),
     /// Decide recorded flows again by a policy, and list the verdicts that change.
     Replay(replay::Replay),
     /// Propose rules from the records of an observing tier or rule.
@@ -178,6 +182,7 @@ impl Verb {
             Self::Exec(exec) => return exec.perform(),
             Self::Check(check) => check.perform(),
             Self::Test(test) => test.perform(),
+            Self::Redteam(redteam) => redteam.perform(),
             Self::Replay(replay) => replay.perform(),
             Self::Promote(promote) => promote.perform(),
             Self::Explain(explain) => explain.perform(),
@@ -261,6 +266,9 @@ mod tests {
             "explain https://docs.rs/ --config a.toml --tier open --repo github.com/acme/web --json",
             "explain http://example.com/ --method POST --group ops --group dev",
             "explain example.com --user ana@acme.example",
+            "redteam run",
+            "redteam run tidegate.toml --tier standard --scenario gist --scenario worm --json",
+            "redteam run --config tidegate.toml --group ops --repo github.com/acme/web",
             "replay",
             "replay decisions.jsonl decisions.jsonl.1.gz - --policy next.toml --json",
             "replay --config tidegate.toml",

@@ -1,7 +1,7 @@
 //! `tidegate test`: runs the examples of the rules and the trials, one line for each.
 
 pub(super) mod add;
-mod redteam;
+pub(super) mod redteam;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ mod program;
 mod race;
 mod resolve;
 mod service;
+mod stand_in;
 mod stream;
 
 use std::io;
@@ -24,7 +25,7 @@ use ipnet::IpNet;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::name::{Host, Target};
+use crate::name::{Host, HostName, Target};
 use crate::policy::{CallerKey, Category, Decision, Guard, Policy};
 
 pub use alive::{KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, KEEPALIVE_TIME, USER_TIMEOUT, keep_alive};
@@ -35,6 +36,7 @@ pub use pool::{Idle, Pool, PoolKey, TlsKey};
 pub use program::{Children, ProgramEnd, ProgramStart, ProgramWitness, Programs};
 pub use resolve::{ResolveError, Resolver};
 pub use service::dial_service;
+pub use stand_in::StandIn;
 pub use stream::{Socket, Stream, Unasked};
 
 /// The answers of a look-up that are used, at most: more than a normal name has.
@@ -52,6 +54,8 @@ pub struct Dialer {
     connect_timeout: Duration,
     dns_timeout: Duration,
     clock: Clock,
+    /// The one origin that is dialled, if this is no dialer of real destinations.
+    stand_in: Option<StandIn>,
 }
 
 /// The route to a target: its checked addresses, or the parents to ask.
@@ -151,6 +155,19 @@ impl Dialer {
             connect_timeout: limits.connect_timeout,
             dns_timeout: limits.dns_timeout,
             clock,
+            // A later generation never leads further than the one before.
+            stand_in: before.and_then(|before| before.stand_in),
+        }
+    }
+
+    /// The same dialer, which connects to the stand-in instead of any destination, looks no name up
+    /// and asks no parent.
+    #[must_use]
+    pub fn leading_to(self, stand_in: StandIn) -> Self {
+        Self {
+            parents: Vec::new(),
+            stand_in: Some(stand_in),
+            ..self
         }
     }
 
@@ -243,11 +260,7 @@ impl Dialer {
     ) -> Result<Route, NoRoute> {
         let answers = match &target.host {
             Host::Address(address) => vec![*address],
-            Host::Name(name) => {
-                let lookup = tokio::time::timeout(self.dns_timeout, self.resolver.resolve(name));
-                let answers = lookup.await.unwrap_or(Err(ResolveError::TimedOut));
-                answers.map_err(NoRoute::Unresolved)?
-            }
+            Host::Name(name) => self.look_up(name).await.map_err(NoRoute::Unresolved)?,
         };
         let answers: Box<[IpAddr]> = answers.into_iter().take(MAX_ADDRESSES).collect();
         let addresses: Vec<SocketAddr> = race::interleave(answers.iter().copied().filter(passes))
@@ -262,6 +275,15 @@ impl Dialer {
             addresses,
             parents: Vec::new(),
         })
+    }
+
+    async fn look_up(&self, name: &HostName) -> Result<Vec<IpAddr>, ResolveError> {
+        if self.stand_in.is_some() {
+            let fixed = self.resolver.fixed(name);
+            return Ok(fixed.map_or_else(StandIn::answers, <[IpAddr]>::to_vec));
+        }
+        let lookup = tokio::time::timeout(self.dns_timeout, self.resolver.resolve(name));
+        lookup.await.unwrap_or(Err(ResolveError::TimedOut))
     }
 
     /// Connects to the target of a route: by its parents, or directly if it has none.
@@ -304,7 +326,9 @@ impl Dialer {
         addresses: &[SocketAddr],
     ) -> Result<Upstream, DialError> {
         let began = self.clock.instant();
-        let race = race::connect(addresses, || self.descriptors_for(caller, 1));
+        let origin = self.stand_in.map(|it| it.origin());
+        let dialled = origin.as_ref().map_or(addresses, std::slice::from_ref);
+        let race = race::connect(dialled, || self.descriptors_for(caller, 1));
         match tokio::time::timeout(self.connect_timeout, race).await {
             Err(_) => Err(DialError::TimedOut),
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(DialError::TimedOut),
@@ -312,9 +336,11 @@ impl Dialer {
             Ok(Ok((stream, address))) => {
                 // Small messages in both directions are the rule: no Nagle.
                 let _ = stream.set_nodelay(true);
+                // The checks that follow are about the destination, not about its stand-in.
+                let stood_for = addresses.first().filter(|_| origin.is_some());
                 Ok(Upstream {
                     stream: Stream::Tcp(stream),
-                    address,
+                    address: stood_for.copied().unwrap_or(address),
                     took: began.elapsed(),
                     parent: None,
                 })

@@ -58,10 +58,15 @@ impl Resolver {
         self.hosts == dial.hosts && self.servers == dial.resolvers
     }
 
+    /// The fixed answers for a name.
+    pub(super) fn fixed(&self, name: &HostName) -> Option<&[IpAddr]> {
+        self.hosts.get(name).map(Vec::as_slice)
+    }
+
     /// Every address of a name.
     pub async fn resolve(&self, name: &HostName) -> Result<Vec<IpAddr>, ResolveError> {
-        if let Some(fixed) = self.hosts.get(name) {
-            return Ok(fixed.clone());
+        if let Some(fixed) = self.fixed(name) {
+            return Ok(fixed.to_vec());
         }
         let dns = self.dns.as_ref().ok_or(ResolveError::NoServer)?;
         let _turn = self

@@ -120,6 +120,11 @@ impl Policy {
         self.tiers.observe();
     }
 
+    /// Removes the reviewers of every tier: asks are refused at once and file no request.
+    pub fn remove_reviewers(&mut self) {
+        self.tiers.remove_reviewers();
+    }
+
     /// Whether the policy is enforced for a caller, not only observed.
     pub fn enforces(&self, who: &Who) -> bool {
         who.enforced || self.tiers.tier(who.tier).mode == Mode::Enforce

@@ -3,14 +3,14 @@
 use crate::name::{Path, Target, Url};
 
 /// A flow in text form.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Example {
     pub(super) target: Target,
     /// The request; `None` for a CONNECT alone.
     pub(super) request: Option<Request>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) tls: bool,
     pub(super) method: String,
@@ -19,7 +19,7 @@ pub(super) struct Request {
 }
 
 /// The content of the body.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Contents {
     /// Unknown.
     Unknown,

@@ -51,6 +51,13 @@ impl Tiers {
         }
     }
 
+    /// Sets every tier to refuse at once what needs an approval.
+    pub(super) fn remove_reviewers(&mut self) {
+        for tier in self.looser.iter_mut().chain([&mut self.strictest]) {
+            tier.asking = Asking::default();
+        }
+    }
+
     pub(super) fn strictest(&self) -> TierId {
         TierId(u8::try_from(self.looser.len()).unwrap_or(u8::MAX))
     }

@@ -191,7 +191,7 @@ impl Authority {
             until: now,
         };
         let host = Host::parse(b"tidegate.invalid").ok()?;
-        let leaf = leaf::mint(&host, &key, &self.issuer, &[], validity).ok()?;
+        let leaf = leaf::mint(&[host], &key, &self.issuer, &[], validity).ok()?;
         let (_, parsed) = X509Certificate::from_der(leaf.cert.first()?).ok()?;
         Some(parsed.issuer().as_raw().to_vec())
     }
@@ -331,7 +331,13 @@ impl Authority {
             until: saturating(now, self.lifetime).min(self.not_after),
         };
         let chain = self.chain_of_leaf();
-        let certified = leaf::mint(host, &key, &self.issuer, chain, validity)?;
+        let certified = leaf::mint(
+            std::slice::from_ref(host),
+            &key,
+            &self.issuer,
+            chain,
+            validity,
+        )?;
         let server = |protocols: &[&[u8]]| {
             let verifier = self.clients.as_ref().map(|(verifier, _)| verifier.clone());
             let certified = certified.clone();

@@ -59,16 +59,16 @@ pub(super) struct Validity {
     pub(super) until: Timestamp,
 }
 
-/// Makes a certificate for exactly that host. No part of it comes from the upstream's certificate.
+/// Makes a certificate for exactly these hosts. No part of it comes from the upstream's certificate.
 pub(super) fn mint(
-    host: &Host,
+    hosts: &[Host],
     key: &LeafKey,
     issuer: &Issuer<'_, KeyPair>,
     chain: &[CertificateDer<'static>],
     validity: Validity,
 ) -> Result<CertifiedKey, MintError> {
     let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![subject(host)?];
+    params.subject_alt_names = hosts.iter().map(subject).collect::<Result<_, _>>()?;
     params.distinguished_name = DistinguishedName::new();
     // No common name: its limit is 64 bytes, and clients would check a name of the gate's as a
     // host.

@@ -16,16 +16,16 @@ use super::upstream::{Shown, Upstream};
 /// All TLS configurations of upstreams, in one generation.
 #[derive(Clone, Debug, Default)]
 pub struct Upstreams {
-    system: Option<System>,
-    named: HashMap<Arc<str>, Arc<Upstream>>,
+    pub(super) system: Option<System>,
+    pub(super) named: HashMap<Arc<str>, Arc<Upstream>>,
 }
 
 /// The configuration with the system's roots. Made at its first use: reading the roots takes
 /// milliseconds, and a gate that does not inspect may never need them.
 #[derive(Clone, Debug)]
-struct System {
-    clock: Clock,
-    made: Arc<OnceLock<Option<Arc<Upstream>>>>,
+pub(super) struct System {
+    pub(super) clock: Clock,
+    pub(super) made: Arc<OnceLock<Option<Arc<Upstream>>>>,
 }
 
 impl System {

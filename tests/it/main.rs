@@ -71,6 +71,7 @@ mod policy_walkthrough;
 mod records;
 mod records_whole;
 mod redteam;
+mod redteam_live;
 mod reload;
 mod replay;
 mod retries;

@@ -555,7 +555,7 @@ fn default_control() -> Option<AdminAddress> {
 }
 
 /// Returns a plan with a signing key of its own: no other gate's tokens are valid here.
-fn own(mut plan: Plan) -> Plan {
+pub(super) fn own(mut plan: Plan) -> Plan {
     let session = &mut plan.config.identity.session;
     session.key = None;
     session.keys.clear();

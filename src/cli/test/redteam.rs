@@ -2,6 +2,7 @@
 //! ones that pass.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -13,9 +14,9 @@ use super::super::{Answer, check, print};
 use super::Test;
 
 /// The width of the table's columns: scenario, tier, result.
-const SCENARIO: usize = 26;
-const TIER: usize = 14;
-const RESULT: usize = 9;
+pub(in crate::cli) const SCENARIO: usize = 26;
+pub(in crate::cli) const TIER: usize = 14;
+pub(in crate::cli) const RESULT: usize = 9;
 
 /// Plays the red team against a policy; `Yes` if every expectation holds.
 pub(super) fn perform(test: &Test, loaded: &Loaded) -> Answer {
@@ -25,14 +26,14 @@ pub(super) fn perform(test: &Test, loaded: &Loaded) -> Answer {
     let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy) else {
         return not_run(test, loaded);
     };
-    let scenarios = match redteam::scenarios() {
+    let scenarios = match scenarios() {
         Ok(scenarios) => scenarios,
-        Err(error) => {
-            print::err(&format!("tidegate: the red team cannot be read: {error}\n"));
-            return Answer::Failed;
+        Err((answer, message)) => {
+            print::err(&format!("tidegate: {message}\n"));
+            return answer;
         }
     };
-    let caller = match player(test, policy) {
+    let caller = match player(&test.group, test.repo.as_deref(), policy) {
         Ok(caller) => caller,
         Err(error) => {
             print::err(&format!("tidegate: {error}\n"));
@@ -59,17 +60,33 @@ fn not_run(test: &Test, loaded: &Loaded) -> Answer {
     Answer::Wrong
 }
 
-/// Returns the caller of the scenarios, from the arguments.
-fn player(test: &Test, policy: &Policy) -> Result<Player, String> {
-    if let Some(unknown) = test.group.iter().find(|it| policy.group(it).is_none()) {
+/// Returns every scenario.
+pub(in crate::cli) fn scenarios() -> Result<Vec<Scenario>, (Answer, String)> {
+    let failed = |error| {
+        (
+            Answer::Failed,
+            format!("the red team cannot be read: {error}"),
+        )
+    };
+    redteam::scenarios().map_err(failed)
+}
+
+/// Returns the caller of the scenarios, for a policy that has its groups. `repository` is a clone
+/// URL.
+pub(in crate::cli) fn player(
+    groups: &[Arc<str>],
+    repository: Option<&str>,
+    policy: &Policy,
+) -> Result<Player, String> {
+    if let Some(unknown) = groups.iter().find(|it| policy.group(it).is_none()) {
         return Err(format!("--group {unknown}: no such group"));
     }
-    let repository = test.repo.as_ref().map(|text| {
+    let repository = repository.map(|text| {
         let canonical = canonical_repository(text);
         canonical.ok_or_else(|| format!("--repo {text}: not a clone URL"))
     });
     Ok(Player {
-        groups: test.group.clone(),
+        groups: groups.to_vec(),
         repository: repository.transpose()?.map(Into::into),
     })
 }

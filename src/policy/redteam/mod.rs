@@ -16,7 +16,7 @@ use super::query::TierId;
 use super::verdict::{Decision, Verdict};
 
 pub use remedy::{Remedy, remedies};
-pub use scenario::{Scenario, Status, Step, scenarios};
+pub use scenario::{Client, Scenario, Status, Step, scenarios};
 
 /// Evidence on the caller that plays the scenarios, besides its tier.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::Target;
 use crate::policy::example::Example;
 use crate::policy::repository::canonical_repository;
 
@@ -31,7 +32,7 @@ pub struct Scenario {
 }
 
 /// One flow of an attack.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Step {
     /// A short name, unique in its scenario.
     pub id: Box<str>,
@@ -39,7 +40,40 @@ pub struct Step {
     pub flow: Box<str>,
     /// The purpose of the flow in the attack.
     pub does: Box<str>,
+    /// The index in the steps of the scenario of the step that causes this one: its client makes
+    /// both flows (a redirect that it follows, a script that it runs).
+    pub cause: Option<usize>,
+    /// The program that makes the flow when the scenario is played live.
+    pub client: Client,
     pub(super) example: Example,
+}
+
+/// A program that makes flows.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Client {
+    /// curl: requests, and tunnels with TLS inside.
+    Curl,
+    /// git: `CLONE` and `PUSH`.
+    Git,
+    /// npm: the installation of the package that the URL names.
+    Npm,
+}
+
+impl Client {
+    /// Returns the name of the program.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Curl => "curl",
+            Self::Git => "git",
+            Self::Npm => "npm",
+        }
+    }
+
+    fn of(flow: &str) -> Self {
+        let is_git = flow.starts_with("CLONE ") || flow.starts_with("PUSH ");
+        if is_git { Self::Git } else { Self::Curl }
+    }
 }
 
 /// The reaction of the built-in policy to a scenario (`standard` and stricter).
@@ -90,6 +124,8 @@ struct WrittenStep {
     id: Box<str>,
     flow: Box<str>,
     does: Box<str>,
+    by: Option<Box<str>>,
+    client: Option<Client>,
 }
 
 macro_rules! files {
@@ -127,13 +163,17 @@ impl Scenario {
         let stop = &written.stop;
         let at = written.steps.iter().position(|step| *step.id == **stop);
         let stop = at.ok_or_else(|| wrong(format!("`stop` names no step: {stop}")))?;
-        let steps: Result<_, _> = written.steps.into_iter().map(Step::read).collect();
+        let mut steps: Vec<Step> = Vec::new();
+        for one in written.steps {
+            let read = Step::read(one, &steps).map_err(&wrong)?;
+            steps.push(read);
+        }
         let repository = written.repository.map(|text| {
             let canonical = canonical_repository(&text);
             canonical.ok_or_else(|| wrong(format!("not a repository: {text}")))
         });
         Ok(Self {
-            steps: steps.map_err(wrong)?,
+            steps,
             repository: repository.transpose()?.map(Into::into),
             story: written.story,
             status: written.status,
@@ -146,13 +186,38 @@ impl Scenario {
 }
 
 impl Step {
-    fn read(written: WrittenStep) -> Result<Self, String> {
+    /// Reads a step that follows others.
+    fn read(written: WrittenStep, before: &[Self]) -> Result<Self, String> {
         let example = Example::parse(&written.flow);
+        let cause = written.by.as_ref().map(|by| {
+            let at = before.iter().position(|step| step.id == *by);
+            at.ok_or_else(|| format!("`by` names no earlier step: {by}"))
+        });
         Ok(Self {
             example: example.map_err(|error| format!("`{}`: {error}", written.flow))?,
+            cause: cause.transpose()?,
+            client: written.client.unwrap_or_else(|| Client::of(&written.flow)),
             id: written.id,
             flow: written.flow,
             does: written.does,
         })
+    }
+
+    /// Returns the destination.
+    pub fn target(&self) -> &Target {
+        &self.example.target
+    }
+
+    /// Returns the method and the path (without a query) of the request that reaches the
+    /// destination; `None` for a CONNECT alone.
+    pub fn request(&self) -> Option<(&str, &str)> {
+        let request = self.example.request.as_ref()?;
+        Some((&request.method, request.path.path()))
+    }
+
+    /// Whether the flow is a tunnel: a CONNECT alone, or a request of https.
+    pub fn is_tunnel(&self) -> bool {
+        let request = self.example.request.as_ref();
+        request.is_none_or(|request| request.tls)
     }
 }

@@ -220,7 +220,13 @@ fn a_certificate_says_its_name_and_nothing_that_repeats() {
     let (from, until) = (clock.now(), saturating(clock.now(), SKEW));
     let mint = || {
         let validity = Validity { from, until };
-        let certified = leaf::mint(&host("example.com"), &key, &authority.issuer, &[], validity);
+        let certified = leaf::mint(
+            &[host("example.com")],
+            &key,
+            &authority.issuer,
+            &[],
+            validity,
+        );
         certified.unwrap().cert[0].to_vec()
     };
     let (first, second) = (mint(), mint());
