@@ -339,6 +339,38 @@ fn no_requirement_holds_where_an_exception_is_new() {
 }
 
 #[test]
+fn no_requirement_holds_where_rules_bound_an_exception_otherwise() {
+    let exception = "[[exception]]\nid = \"EXC-1\"\nreason = \"a test\"\n\
+        reviewer = \"a@acme.example\"\nto.hosts = [\"10.2.0.7\", \"docs.example\"]\n\
+        expires = 2026-01-01T00:00:00Z\n";
+    let deny = |id: &str, host: &str| {
+        format!("[[rule]]\nid = \"{id}\"\nverdict = \"deny\"\nto.hosts = [\"{host}\"]\n")
+    };
+    let plain = format!("{TIERS}{exception}{}", deny("no", "10.2.0.7"));
+    let network = format!("{plain}{}", deny("net", "8.8.0.0/16"));
+    // Denied by the rule in both, but the exception reaches the address where an allow grants it.
+    let granted = rule("net", &["10.2.0.7"]) + "grant.addresses = [\"10.2.0.0/16\"]\n";
+    let granted = format!("{plain}{granted}");
+    let reason = network.replace("[[exception]]", "# moved\n[[exception]]");
+    for (before, after, holds) in [
+        (&plain, &granted, false),
+        (&network, &plain, false),
+        (&network, &reason, true),
+        (&plain, &plain, true),
+    ] {
+        let folder = two(before, after);
+        let outcome = diff(
+            folder.path(),
+            &["a.toml", "b/tidegate.toml", "--require", "narrower"],
+        );
+        assert_eq!(outcome.code, Some(i32::from(!holds)), "{outcome:#?}");
+        if !holds {
+            outcome.showed("exception EXC-1, which depends on [rule], which is changed");
+        }
+    }
+}
+
+#[test]
 fn no_requirement_holds_where_a_group_of_an_exception_has_another_member() {
     let policy = |member: &str| {
         format!(

@@ -28,6 +28,8 @@ pub(super) struct Side {
     pub(super) sections: Vec<(String, String)>,
     /// The exceptions of the files.
     pub(super) exceptions: Vec<toml::Value>,
+    /// The rules of the files.
+    pub(super) rules: Vec<toml::Value>,
     /// The file of records of a gate with this policy; for a commit, in the working copy.
     pub(super) log: Option<PathBuf>,
     /// The file, if `--config` can name it.
@@ -185,7 +187,8 @@ impl Side {
         }
         Ok(Self {
             digest: loaded.digest.to_string(),
-            exceptions: exceptions(&loaded),
+            exceptions: tables(&loaded, "exception"),
+            rules: tables(&loaded, "rule"),
             sections: sections(&loaded)
                 .map(|(name, value)| (name, value.to_string()))
                 .collect(),
@@ -242,8 +245,9 @@ fn commit(repository: &Repository, revision: &str) -> Result<Commit, RevisionErr
     }
 }
 
-fn exceptions(loaded: &LoadedPolicy) -> Vec<toml::Value> {
-    let written = sections(loaded).filter(|(name, _)| name == "exception");
+/// Returns the tables of a section that may occur several times.
+fn tables(loaded: &LoadedPolicy, section: &str) -> Vec<toml::Value> {
+    let written = sections(loaded).filter(|(name, _)| name == section);
     let all = written.flat_map(|(_, value)| match value {
         toml::Value::Array(all) => all,
         other => vec![other],
