@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::name::{Host, HostName, Target, special_networks, special_suffixes};
 use crate::policy::category::Categories;
@@ -96,8 +96,11 @@ impl HostSets {
                 set.patterns.extend(pattern);
                 set.others |= pattern.is_none();
             }
+            place
         };
-        let mut wrapped: Vec<HostPattern> = Vec::new();
+        let isatap = isatap_networks(policies, selectors);
+        let mut wrapped: Vec<IpAddr> = Vec::new();
+        let mut seen: HashSet<usize, FixedState> = HashSet::default();
         for (at, pattern) in (0..).zip(&patterns) {
             let host = match pattern {
                 HostPattern::Exact(name) => Some(Host::Name(name.clone())),
@@ -108,10 +111,17 @@ impl HostSets {
                 }
             };
             let Some(host) = host else { continue };
-            if let Host::Address(IpAddr::V4(address)) = &host {
-                wrapped.extend(wrappings(*address).map(|it| HostPattern::Network(it.into())));
+            let four = match &host {
+                Host::Address(IpAddr::V4(address)) => Some(*address),
+                Host::Address(IpAddr::V6(_)) | Host::Name(_) => None,
+            };
+            let place = add(host, Some(at));
+            let Some(four) = four else { continue };
+            wrapped.extend(wrappings(four));
+            // Of the addresses of one set, any prefix makes the same addresses.
+            if seen.insert(place) {
+                wrapped.extend(isatap.iter().flat_map(|net| isatap_in(*net, four)));
             }
-            add(host, Some(at));
         }
         let others = if within.is_none() {
             &OTHER_NAMES[..]
@@ -125,14 +135,9 @@ impl HostSets {
                 add(Host::Name(name), None);
             }
         }
-        for pattern in wrapped {
-            if let HostPattern::Network(network) = &pattern {
-                add(
-                    Host::Address(network.addr()),
-                    u32::try_from(patterns.len()).ok(),
-                );
-                patterns.push(pattern);
-            }
+        for address in wrapped {
+            add(Host::Address(address), u32::try_from(patterns.len()).ok());
+            patterns.push(HostPattern::Network(address.into()));
         }
         Self { sets, patterns }
     }
@@ -308,11 +313,57 @@ fn fresh_below(above: &HostName, known: &Set<HostPattern>) -> Option<Host> {
     { names }.find(free).map(Host::Name)
 }
 
-/// IPv6 addresses that stand for an IPv4 address: mapped, NAT64 (RFC 6052) and 6to4 (RFC 3056).
+/// IPv6 addresses that stand for an IPv4 address: mapped, compatible, translated, NAT64 (RFC 6052)
+/// and 6to4 (RFC 3056).
 fn wrappings(address: Ipv4Addr) -> impl Iterator<Item = IpAddr> {
     let bits = u128::from(u32::from(address));
+    let compatible = Ipv6Addr::from(bits);
+    let translated = Ipv6Addr::from((0xffff_u128 << 48) | bits);
     let nat64 = Ipv6Addr::from((0x0064_ff9b_u128 << 96) | bits);
     let six_to_four = Ipv6Addr::from((0x2002_u128 << 112) | (bits << 80));
-    let all = [address.to_ipv6_mapped(), nat64, six_to_four];
+    let mapped = address.to_ipv6_mapped();
+    let all = [mapped, compatible, translated, nat64, six_to_four];
     all.into_iter().map(IpAddr::V6)
+}
+
+/// IPv6 networks that rules and selectors name or grant: an ISATAP address may have any prefix.
+fn isatap_networks(policies: &[&Policy], selectors: &HostMap) -> Vec<Ipv6Net> {
+    let named = policies.iter().flat_map(|policy| {
+        let granted = policy.rules.iter();
+        let granted = granted.flat_map(|rule| rule.grant.addresses.iter().copied());
+        let named = policy.hosts.patterns(|_| true);
+        let named = named.filter_map(|it| network_of(&it));
+        named.chain(granted)
+    });
+    let selected = selectors.patterns(|_| true);
+    let selected = selected.filter_map(|it| network_of(&it));
+    let mut networks: Vec<Ipv6Net> = named
+        .chain(selected)
+        .filter_map(|network| match network {
+            IpNet::V6(network) => Some(network),
+            IpNet::V4(_) => None,
+        })
+        .collect();
+    networks.sort_unstable();
+    networks.dedup();
+    networks
+}
+
+fn network_of(pattern: &HostPattern) -> Option<IpNet> {
+    match pattern {
+        HostPattern::Network(network) => Some(*network),
+        HostPattern::Below(_) | HostPattern::Exact(_) => None,
+    }
+}
+
+/// The ISATAP addresses (RFC 5214 section 6.1) of an IPv4 address with the prefix of a network, with
+/// and without the universal bit.
+fn isatap_in(network: Ipv6Net, address: Ipv4Addr) -> impl Iterator<Item = IpAddr> {
+    let prefix = u128::from(network.network()) & !u128::from(u64::MAX);
+    let inside = [0x0000_5efe_u128, 0x0200_5efe].map(|id| {
+        let bits = prefix | (id << 32) | u128::from(u32::from(address));
+        Ipv6Addr::from(bits)
+    });
+    let held = move |it: &Ipv6Addr| network.contains(it);
+    inside.into_iter().filter(held).map(IpAddr::V6)
 }

@@ -357,3 +357,46 @@ fn the_program_that_reads_requests_first_is_a_difference() {
         Relation::Both
     );
 }
+
+#[test]
+fn each_form_of_an_ipv4_address_is_compared() {
+    let with = |network: &str, rule: &str| {
+        format!(
+            "[[rule]]\nid = \"net\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+             to.hosts = [\"{network}\"]\n{rule}"
+        )
+    };
+    let deny = "[[rule]]\nid = \"no\"\nverdict = \"deny\"\nto.hosts = [\"8.8.8.8\"]\n";
+    for network in [
+        "::/96",
+        "::ffff:0:0/96",
+        "::ffff:0:0:0/96",
+        "64:ff9b::/96",
+        "2002::/16",
+        "2a00:1:2:3::/64",
+        "2a00:1:2:3:200:5efe::/96",
+    ] {
+        let found = difference(
+            &with_rules(&with(network, deny)),
+            &with_rules(&with(network, "")),
+        );
+        assert_eq!(
+            found.relation,
+            Relation::Wider,
+            "{network}: {:#?}",
+            found.changes
+        );
+    }
+}
+
+#[test]
+fn an_invariant_holds_of_each_form_of_an_ipv4_address() {
+    let text = format!(
+        "{TIERS}[[rule]]\nid = \"net\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+         to.hosts = [\"2a00:1:2:3::/64\"]\n\
+         [[never]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"8.8.8.8\"]\nverdict = \"allow\"\n"
+    );
+    let (policy, _) = try_compile(&text);
+    let found = invariant_findings(&read(&text), &policy.expect("a policy"));
+    assert_eq!(found.len(), 1, "{found:#?}");
+}
