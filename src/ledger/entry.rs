@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::grant::{Grant, Limit};
-use super::review::Review;
+use super::review::{Review, Voter};
 
 /// One entry of the ledger.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -63,6 +63,13 @@ pub enum Change {
         /// The reserved part.
         taken: Limit,
     },
+    /// One reviewer allowed a request that two have to allow.
+    RequestVoted {
+        /// The request, with the decision of this reviewer. `until`: when the vote ends.
+        review: Box<Review>,
+        /// The reviewer, with the evidence.
+        voter: Box<Voter>,
+    },
     /// A request for approval was settled. Each request is settled at most once.
     RequestSettled {
         /// The request, and the decision of the reviewers.
@@ -100,6 +107,7 @@ impl Change {
             Self::ExceptionRevoked { .. } => "exception-revoked",
             Self::BudgetTaken { .. } => "budget-taken",
             Self::RequestSettled { .. } => "request-settled",
+            Self::RequestVoted { .. } => "request-voted",
             Self::ApprovalRevoked { .. } => "approval-revoked",
             Self::ApprovalUsed { .. } => "approval-used",
             Self::WorkspacePinned { .. } => "workspace-pinned",

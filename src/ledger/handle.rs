@@ -44,6 +44,8 @@ pub struct Health {
     pub answered: Option<Timestamp>,
     /// Why the store does not answer now; `None`: it answers.
     pub failure: Option<StoreError>,
+    /// Attempts to read or append that failed.
+    pub failures: u64,
 }
 
 /// Why no entry was appended.
@@ -203,20 +205,22 @@ impl Ledger {
     }
 
     fn failed(&self, error: StoreError) -> StoreError {
-        let answered = self.health.load().answered;
-        self.health.store(Arc::new(Health {
-            answered,
+        self.health.rcu(|before| Health {
+            answered: before.answered,
             failure: Some(error.clone()),
-        }));
+            failures: before.failures + 1,
+        });
         error
     }
 
     /// Folds entries into the state. Entries that were folded before have no effect.
     fn fold(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        self.health.store(Arc::new(Health {
-            answered: Some(self.clock.now()),
+        let now = self.clock.now();
+        self.health.rcu(|before| Health {
+            answered: Some(now),
             failure: None,
-        }));
+            failures: before.failures,
+        });
         let before = self.state();
         let mut entries = entries
             .iter()

@@ -1,8 +1,8 @@
 //! The ledger: decisions of people while the gate runs.
 //!
 //! A ledger is a list of [`Entry`]s, numbered from 1 without gaps. Each entry says when, by whom and
-//! what changed: an exception was granted or revoked, a request was settled, an approval was revoked or
-//! used up, an exception took a part of its budget. Folding the entries in order gives the [`State`].
+//! what changed: an exception was granted or revoked, a request was settled or one of two reviewers
+//! allowed it, an approval was revoked or used up, an exception took a part of its budget. Folding the entries in order gives the [`State`].
 //!
 //! A [`Store`] keeps the entries: `SQLite` in one file, [`PostgreSQL`](crate::postgres) for several
 //! gates, memory for tests.
@@ -33,10 +33,10 @@ pub use grant::{Does, From, Grant, Limit, SessionScope, To};
 pub use handle::{Health, Ledger, LedgerError};
 pub use memory::MemoryStore;
 pub use meter::Meter;
-pub use review::{Review, ReviewResult, ReviewedCaller};
+pub use review::{Review, ReviewResult, ReviewedCaller, Voter};
 pub use sqlite::SqliteStore;
 pub(crate) use sqlite::{number, read};
-pub use state::{Budget, Granted, Refused, Revoked, Settled, State};
+pub use state::{Budget, Granted, Refused, Revoked, Settled, State, Voted};
 pub(crate) use store::FORMAT;
 pub use store::{Answer, MAX_BATCH, Store, StoreError};
 

@@ -43,6 +43,42 @@ pub struct Review {
     pub note: Option<String>,
 }
 
+impl Review {
+    /// Whether another request is of the same caller, for the same operation, and asked by the same
+    /// rule of the same tier.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.caller == other.caller
+            && (&self.host, self.port) == (&other.host, other.port)
+            && self.operation == other.operation
+            && (&self.tier, &self.rule) == (&other.tier, &other.rule)
+            && self.category == other.category
+    }
+}
+
+/// A reviewer who allowed a request that two have to allow: the evidence, so that every gate checks
+/// with its own policy whether this is still a reviewer.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Voter {
+    /// The name in records: `uid:0`, `subject:sec@acme.example`.
+    pub name: String,
+    /// The user of a process at a Unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The verified name of a certificate or a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Claims of a verified token.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<(String, String)>,
+    /// Subject alternative names of a verified certificate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sans: Vec<String>,
+    /// Groups named by a verified token.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+}
+
 /// The decision on a request.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::entry::{Actor, Change, Entry};
 use super::grant::{Grant, Limit};
-use super::review::{Review, ReviewResult};
+use super::review::{Review, ReviewResult, Voter};
 
 /// How long a settled request stays in the state after its approval or denial ended. No gate keeps
 /// a request open that long.
@@ -25,6 +25,8 @@ pub struct State {
     pub granted: BTreeMap<String, Arc<Granted>>,
     /// The settled requests, until a week after the approval or denial ended.
     pub settled: HashMap<Uuid, Arc<Settled>>,
+    /// The votes of reviewers to allow requests that are not settled; some may have ended.
+    pub votes: Vec<Arc<Voted>>,
     /// The reserved budget of each exception, by its id.
     pub budgets: HashMap<String, Budget>,
 }
@@ -72,6 +74,17 @@ pub struct Settled {
     pub used_by: Option<Uuid>,
 }
 
+/// The vote of one of two reviewers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Voted {
+    /// The request, and when the vote ends.
+    pub review: Review,
+    /// The reviewer.
+    pub voter: Voter,
+    /// The actor who appended it.
+    pub by: Actor,
+}
+
 /// The budget of an exception that all gates together have reserved.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Budget {
@@ -112,6 +125,9 @@ pub enum Refused {
         /// The actor who settled it.
         by: String,
     },
+    /// The reviewer allowed the request before; another reviewer has to allow it.
+    #[error("`{0}` allowed the request before: a second reviewer has to allow it")]
+    VotedBefore(String),
     /// The request was not allowed, or its approval was revoked.
     #[error("no approval of request {0} is in force")]
     NoApproval(Uuid),
@@ -133,14 +149,16 @@ impl State {
         }
         match change {
             Change::ExceptionRevoked { id, .. } => self.may_revoke(id),
-            Change::RequestSettled { review } => match self.settled.get(&review.request) {
-                Some(before) => Err(Refused::SettledBefore {
-                    request: review.request,
-                    at: before.at,
-                    by: before.by.principal.clone(),
-                }),
-                None => Ok(()),
-            },
+            Change::RequestSettled { review } | Change::RequestVoted { review, .. } => {
+                match self.settled.get(&review.request) {
+                    Some(before) => Err(Refused::SettledBefore {
+                        request: review.request,
+                        at: before.at,
+                        by: before.by.principal.clone(),
+                    }),
+                    None => Ok(()),
+                }
+            }
             Change::ApprovalRevoked { request, .. } => self.approval(*request).map(drop),
             Change::ApprovalUsed { request, .. } => match self.approval(*request)?.used_by {
                 Some(_) => Err(Refused::UsedBefore(*request)),
@@ -191,7 +209,9 @@ impl State {
         match &entry.change {
             Change::ExceptionRevoked { id, reason } => self.revoke(id, reason, entry),
             Change::BudgetTaken { id, taken } => self.take(id, *taken, entry.at),
+            Change::RequestVoted { review, voter } => self.vote(review, voter, entry),
             Change::RequestSettled { review } => {
+                self.votes.retain(|vote| !vote.review.is_like(review));
                 let settled = Settled {
                     review: Review::clone(review),
                     revision: entry.revision,
@@ -217,6 +237,18 @@ impl State {
             self.settled
                 .retain(|_, it| now.duration_since(it.review.until) < SETTLED_RETENTION);
         }
+    }
+
+    /// A reviewer has one vote on what several requests ask alike. Votes that ended are removed.
+    fn vote(&mut self, review: &Review, voter: &Voter, entry: &Entry) {
+        let is_replaced = |it: &Voted| it.voter.name == voter.name && it.review.is_like(review);
+        self.votes
+            .retain(|it| it.review.until > entry.at && !is_replaced(it));
+        self.votes.push(Arc::new(Voted {
+            review: review.clone(),
+            voter: voter.clone(),
+            by: entry.actor.clone(),
+        }));
     }
 
     fn change_settled(&mut self, request: Uuid, change: impl FnOnce(&mut Settled)) {

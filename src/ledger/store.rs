@@ -28,8 +28,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 pub const MAX_BATCH: usize = 1_000;
 
 /// The format of the entries that this version writes, and the newest that it reads. Format 2 has
-/// the kinds `approval-revoked` and `approval-used`. `SQLite` stores it as `PRAGMA user_version`.
-pub(crate) const FORMAT: i64 = 2;
+/// the kinds `approval-revoked` and `approval-used`, format 3 `request-voted`. `SQLite` stores it as
+/// `PRAGMA user_version`.
+pub(crate) const FORMAT: i64 = 3;
 
 /// Why a store did not perform an operation.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

@@ -175,6 +175,62 @@ async fn the_state_is_what_the_entries_say() {
     assert_eq!(ledger.state().revision, 2);
 }
 
+/// The vote of a reviewer to allow a request of this session, until so many seconds after the start.
+fn voted(reviewer: &str, session: &str, until: i64) -> Change {
+    let Change::RequestSettled { mut review } = settled(Uuid::now_v7()) else {
+        unreachable!("a settlement")
+    };
+    review.caller = ReviewedCaller::Session(session.into());
+    review.until = Timestamp::from_second(START + until).unwrap();
+    review.reviewers = vec![reviewer.into()];
+    let voter = Voter {
+        name: reviewer.into(),
+        ..Voter::default()
+    };
+    Change::RequestVoted {
+        review,
+        voter: Box::new(voter),
+    }
+}
+
+#[tokio::test]
+async fn a_vote_stands_until_what_it_is_about_is_settled_or_its_time_is_over() {
+    let clock = clock();
+    let ledger = Ledger::new(Arc::new(MemoryStore::default()), clock.clone(), "one");
+    let actor = ledger.actor("uid:0", "control");
+    let add = async |change: Change| ledger.append(&actor, |_| Ok(change.clone())).await;
+    let votes = || {
+        let state = ledger.state();
+        let names = state.votes.iter().map(|it| it.voter.name.clone());
+        names.collect::<Vec<_>>()
+    };
+    for (reviewer, session) in [
+        ("ana", "s-1"),
+        ("ben", "s-1"),
+        ("ana", "s-1"),
+        ("ana", "s-2"),
+    ] {
+        add(voted(reviewer, session, 60)).await.unwrap();
+    }
+    assert_eq!(votes(), ["ben", "ana", "ana"], "one of each reviewer");
+    let request = Uuid::now_v7();
+    add(settled(request)).await.unwrap();
+    assert_eq!(votes(), ["ana"], "that of the other session");
+    clock.advance(SignedDuration::from_secs(61));
+    add(voted("ben", "s-1", 120)).await.unwrap();
+    assert_eq!(votes(), ["ben"]);
+    // A request that is settled takes no vote.
+    let mut late = voted("ana", "s-1", 120);
+    if let Change::RequestVoted { review, .. } = &mut late {
+        review.request = request;
+    }
+    let late = add(late).await;
+    assert!(matches!(
+        late,
+        Err(LedgerError::Refused(Refused::SettledBefore { .. }))
+    ));
+}
+
 #[tokio::test]
 async fn what_sqlite_kept_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -235,10 +291,10 @@ async fn a_file_that_is_cut_foreign_newer_or_replaced_is_refused() {
     assert!(matches!(opened, Err(StoreError::Damaged(_))), "{opened:?}");
 
     let newer = rusqlite::Connection::open(&whole).unwrap();
-    newer.execute_batch("PRAGMA user_version = 3").unwrap();
+    newer.execute_batch("PRAGMA user_version = 4").unwrap();
     drop(newer);
     let opened = SqliteStore::open(&whole).map(drop);
-    let expected = StoreError::Newer { found: 3, known: 2 };
+    let expected = StoreError::Newer { found: 4, known: 3 };
     assert_eq!(opened, Err(expected));
 
     let other = folder.path().join("other.db");

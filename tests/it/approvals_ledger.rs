@@ -30,9 +30,13 @@ impl Key {
 
     /// The policy of the tests of approvals, with sessions of this key and more lines.
     pub(crate) fn policy(&self, port: u16, lines: &str) -> String {
+        policy(port, "").replace("local = \"trust\"", &self.line()) + lines
+    }
+
+    /// `keys` of `[identity.session]`.
+    pub(crate) fn line(&self) -> String {
         let public = self.0.path().join("gate.key.pub");
-        let keys = format!("keys = [{:?}]", public.display());
-        policy(port, "").replace("local = \"trust\"", &keys) + lines
+        format!("keys = [{:?}]", public.display())
     }
 
     /// A session that no gate knows of before it comes.
@@ -200,6 +204,14 @@ fn approvals_end_while_the_ledger_does_not_answer_and_hold_again_after_that() {
     std::fs::rename(&path, &away).expect("moved");
     let close = bench.gate.last_close();
     assert_eq!(close.text("error.type"), "revoked");
+    let metric = |name: &str| bench.gate.metrics().sum(name, &[]);
+    assert!(metric("tidegate_ledger_stale") > 0.5);
+    assert!(metric("tidegate_ledger_failures_total") > 0.5);
+    let status = bench.gate.generation()["ledger"].clone();
+    assert_eq!(
+        (&status["answers"], &status["stale"]),
+        (&json!(false), &json!(true))
+    );
     let other = id_of(&bench.connect(&bench.session));
     assert_ne!(other, id);
     let refused = settle(&bench.gate, &other, "allow", &json!({ "scope": "1h" }));
@@ -210,6 +222,9 @@ fn approvals_end_while_the_ledger_does_not_answer_and_hold_again_after_that() {
     until("the approval holds again", || {
         bench.connect(&bench.session).status() == 200
     });
+    assert!(metric("tidegate_ledger_stale") < 0.5);
+    assert!(metric("tidegate_ledger_revision") > 0.5);
+    assert!(metric("tidegate_ledger_last_answer_timestamp_seconds") > 0.5);
     assert_eq!(settle(&bench.gate, &id, "revoke", &json!({})).status(), 200);
     assert_eq!(id_of(&bench.connect(&bench.session)), other, "still open");
 }

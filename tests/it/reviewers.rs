@@ -5,9 +5,13 @@ use std::fmt::Write as _;
 
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::approvals::{connect, id_of};
-use crate::kit::{Gate, Lines, Origin, Pki, Program, Session, Site, TIERS, allow, names, need};
+use crate::approvals_ledger::Key;
+use crate::kit::{
+    Gate, Lines, Origin, Pki, Program, Session, Site, TIERS, allow, names, need, until,
+};
 use crate::oidc::Issuer;
 
 const HOST: &str = "artifacts.example.net";
@@ -20,7 +24,7 @@ struct Bench {
     issuer: Issuer,
     origin: Origin,
     gate: Gate,
-    session: Session,
+    session: Option<Session>,
 }
 
 /// How one call fared.
@@ -33,21 +37,27 @@ struct Answer {
 impl Bench {
     /// With these lines in the tier that asks.
     fn start(tier: &str) -> Self {
+        let (issuer, origin) = (Issuer::new(), Origin::http(Site::default().answers()));
+        let policy = policy(&issuer, origin.port(), tier);
+        Self::with(&policy, issuer, origin)
+    }
+
+    fn with(policy: &str, issuer: Issuer, origin: Origin) -> Self {
         need("curl");
         let pki = Pki::new();
-        let issuer = Issuer::new();
-        let origin = Origin::http(Site::default().answers());
         let (cert, key) = pki.issue(|params| {
             params.subject_alt_names = vec![SanType::DnsName(NAME.try_into().expect("ASCII"))];
         });
-        let gate = Gate::plan(&policy(&issuer, origin.port(), tier))
+        let gate = Gate::plan(policy)
             .listen(&format!("admin-names = [\"{NAME}\"]\n"))
             .file("admin.pem", &cert)
             .file("admin.key", &key)
             .file("people.pem", &pki.pem())
             .file("issuer.pem", &issuer.pki.pem())
             .start();
-        let session = gate.session(&json!({}));
+        // Not with sessions of a key.
+        let is_local = policy.contains("local = \"trust\"");
+        let session = is_local.then(|| gate.session(&json!({})));
         Self {
             pki,
             issuer,
@@ -59,7 +69,11 @@ impl Bench {
 
     fn attempt(&self) -> crate::kit::Message {
         let target = format!("{HOST}:{}", self.origin.port());
-        connect(&self.gate, &self.session, &target)
+        connect(
+            &self.gate,
+            self.session.as_ref().expect("a session"),
+            &target,
+        )
     }
 
     /// A file with a client certificate for that name, and its key.
@@ -261,4 +275,67 @@ fn a_reviewer_who_lost_the_right_meanwhile_counts_no_longer() {
     let third = bench.allow(&id, &["-H", &kim]);
     assert_eq!(third.body["state"], "allowed", "{third:?}");
     assert_eq!(bench.attempt().status(), 200);
+}
+
+/// Two gates with one ledger in a file; sessions of `key` are good at both.
+#[test]
+fn the_first_of_two_votes_outlives_a_crash_and_counts_at_another_gate() {
+    let (key, folder) = (Key::new(), TempDir::new().expect("a folder"));
+    let uid = rustix::process::geteuid().as_raw();
+    let tier = format!(
+        "reviewers = [\"uid:{uid}\", \"subject:{ON_CALL}\"]\napprovals = 2\nnot-oneself = false"
+    );
+    let (issuer, origin) = (Issuer::new(), Origin::http(Site::default().answers()));
+    let ledger = folder.path().join("ledger.db");
+    let text = policy(&issuer, origin.port(), &tier).replace("local = \"trust\"", &key.line())
+        + &format!("\n[ledger]\nfile = {ledger:?}\n");
+    let issuer_of_other = Issuer::new();
+    let mut one = Bench::with(&text, issuer, origin);
+    let two = Bench::with(
+        &text,
+        issuer_of_other,
+        Origin::http(Site::default().answers()),
+    );
+    let session = key.session();
+    let target = format!("{HOST}:{}", one.origin.port());
+    let allow = json!({ "scope": "1h" });
+    let vote =
+        |gate: &Gate, id: &str| gate.control(&format!("/v1/approvals/{id}/allow"), None, &allow);
+
+    let first = id_of(&connect(&one.gate, &session, &target));
+    assert_eq!(vote(&one.gate, &first).json()["state"], "pending");
+    one.gate.crash_and_restart();
+    let again = id_of(&connect(&one.gate, &session, &target));
+    assert_ne!(again, first, "open requests are in memory");
+    let seen = |gate: &Gate, id: &str| {
+        let all = crate::approvals::approvals(gate);
+        let request = all.into_iter().find(|it| it["id"] == id);
+        request.map(|it| it["allowed_by"].clone())
+    };
+    let by = json!([format!("uid:{uid}")]);
+    assert_eq!(seen(&one.gate, &again), Some(by.clone()));
+    let twice = vote(&one.gate, &again);
+    assert_eq!(twice.json()["error"], "second_reviewer_needed", "{twice:?}");
+
+    // The same reviewer has one vote at both gates; another reviewer has the second one.
+    let other = id_of(&connect(&two.gate, &session, &target));
+    until("the other gate has the vote", || {
+        seen(&two.gate, &other) == Some(by.clone())
+    });
+    let twice = vote(&two.gate, &other);
+    assert_eq!(twice.json()["error"], "second_reviewer_needed", "{twice:?}");
+    let certificate = two.certificate(ON_CALL);
+    let second = two.allow(&other, &["--cert", &certificate]);
+    assert_eq!(second.body["state"], "allowed", "{second:?}");
+    let line = &two.gate.records().named("approval_settled")[0];
+    let both = json!([format!("uid:{uid}"), format!("subject:{ON_CALL}")]);
+    assert_eq!(line["tidegate.request.reviewers"], both);
+    until("it counts at the first gate", || {
+        connect(&one.gate, &session, &target).status() == 200
+    });
+
+    // A vote ends with what was asked: for another session it is the first again.
+    let session = key.session();
+    let next = id_of(&connect(&one.gate, &session, &target));
+    assert_eq!(vote(&one.gate, &next).json()["state"], "pending");
 }

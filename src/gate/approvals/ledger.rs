@@ -9,7 +9,8 @@ use uuid::Uuid;
 use crate::gate::Gate;
 use crate::identity::CallerKey;
 use crate::ledger::{
-    Change, LedgerError, Review, ReviewResult, ReviewedCaller, Settled, State, StoreError,
+    Actor, Change, Ledger, LedgerError, Review, ReviewResult, ReviewedCaller, Settled, State,
+    StoreError,
 };
 use crate::policy::Category;
 use crate::record::{ApprovalFacts, Event, FlowFacts};
@@ -18,7 +19,7 @@ use super::approval::Approval;
 use super::request::ClientUser;
 use super::settle::{approval_facts, approval_id};
 use super::table::{Requests, Table};
-use super::{Request, RequestKey, RequestState, Scope, Settlement};
+use super::{Principal, Request, RequestKey, RequestState, Scope, Settlement, Vote};
 
 /// The state of the ledger, and the time of reading.
 pub(super) struct Reading<'s> {
@@ -47,12 +48,7 @@ impl Gate {
         let Some(ledger) = &keeper.ledger else { return };
         let state = ledger.state();
         let now = self.clock.now();
-        let adopted = self.requests.adopt(&Reading {
-            state: &state,
-            now,
-            is_stale: keeper.is_stale(ledger, now),
-            instance: keeper.is_shared.then(|| ledger.instance()),
-        });
+        let adopted = self.requests.adopt(&self.reading(ledger, &state, now));
         for (request, exception) in &adopted.news {
             self.announce_settled(&state, request, exception);
         }
@@ -61,6 +57,35 @@ impl Gate {
         }
         if adopted.has_ended {
             self.judge_again();
+        }
+    }
+
+    /// A reading of the ledger by this gate.
+    pub(super) fn reading<'s>(
+        &self,
+        ledger: &'s Ledger,
+        state: &'s State,
+        now: Timestamp,
+    ) -> Reading<'s> {
+        let keeper = &self.exceptions;
+        Reading {
+            state,
+            now,
+            is_stale: keeper.is_stale(ledger, now),
+            instance: keeper.is_shared.then(|| ledger.instance()),
+        }
+    }
+
+    /// The votes of the ledger on a request that was filed just now.
+    pub(super) fn adopt_votes(&self, request: &Request) {
+        let Some(ledger) = &self.exceptions.ledger else {
+            return;
+        };
+        let state = ledger.state();
+        let reading = self.reading(ledger, &state, self.clock.now());
+        let votes = reading.votes_of(request);
+        if !votes.is_empty() {
+            self.requests.set_votes(request.id, votes);
         }
     }
 
@@ -145,7 +170,7 @@ impl Requests {
     /// Applies the settlements of the ledger.
     pub(super) fn adopt(&self, reading: &Reading<'_>) -> Adopted {
         let mut settled: Vec<&Settled> = reading.state.settled.values().map(Arc::as_ref).collect();
-        settled.retain(|it| reading.is_for_this_gate(it));
+        settled.retain(|it| reading.is_for_this_gate(&it.review, &it.by));
         settled.sort_unstable_by_key(|it| it.revision);
         let mut table = self.lock();
         let mut adopted = Adopted::default();
@@ -153,6 +178,11 @@ impl Requests {
             table.adopt(settled, reading, &mut adopted);
         }
         table.read = reading.state.revision;
+        for request in table.requests.values_mut() {
+            if request.state == RequestState::Pending {
+                request.votes = reading.votes_of(request);
+            }
+        }
         let next = table.approvals_of(&settled, reading);
         let in_force: HashSet<&Arc<str>> = next.values().flatten().map(|it| &it.id).collect();
         let mut before = table.approvals.values().flatten();
@@ -187,11 +217,41 @@ impl Requests {
 }
 
 impl Reading<'_> {
-    /// Whether a settlement applies here: one for an address applies only at the gate that made it.
-    fn is_for_this_gate(&self, settled: &Settled) -> bool {
-        let is_address = matches!(settled.review.caller, ReviewedCaller::Address(_));
-        !is_address || self.instance.is_none_or(|own| settled.by.instance == own)
+    /// Whether a decision applies here: one for an address applies only at the gate that made it.
+    fn is_for_this_gate(&self, review: &Review, by: &Actor) -> bool {
+        let is_address = matches!(review.caller, ReviewedCaller::Address(_));
+        !is_address || self.instance.is_none_or(|own| by.instance == own)
     }
+
+    /// The votes to allow a request: those on a request of another gate too, if the same rule of
+    /// the same tier asked the same caller for the same operation.
+    pub(super) fn votes_of(&self, request: &Request) -> Vec<Vote> {
+        if self.is_stale {
+            return Vec::new();
+        }
+        let in_force =
+            self.state.votes.iter().filter(|it| {
+                it.review.until > self.now && self.is_for_this_gate(&it.review, &it.by)
+            });
+        let alike = in_force.filter(|it| is_about(&it.review, request));
+        let votes = alike.filter_map(|it| {
+            Some(Vote {
+                principal: Principal::of(&it.voter),
+                scope: it.review.scope.as_deref()?.parse().ok()?,
+            })
+        });
+        votes.collect()
+    }
+}
+
+/// Whether a decision is about the attempts and the rule of a request.
+fn is_about(review: &Review, request: &Request) -> bool {
+    let is = |text: &Option<Arc<str>>, name: &str| text.as_deref().unwrap_or_default() == name;
+    let facts = &request.facts;
+    key_of(review) == request.key
+        && is(&facts.tier, &review.tier)
+        && is(&facts.rule, &review.rule)
+        && facts.category.unwrap_or(Category::Unknown).as_str() == review.category
 }
 
 impl Table {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::ledger::Voter;
 use crate::policy::{Facts, Policy, TierId};
 
 /// A principal who may settle requests. The evidence is the connection: the user of a process at a
@@ -34,6 +35,38 @@ impl Principal {
             ..Facts::default()
         };
         policy.reviewer(tier, self.uid, &facts).cloned()
+    }
+
+    /// The principal as the ledger has it.
+    pub(super) fn voter(&self) -> Voter {
+        let texts = |all: &[Arc<str>]| all.iter().map(ToString::to_string).collect();
+        let claims = self.claims.iter();
+        Voter {
+            name: self.name().to_string(),
+            uid: self.uid,
+            subject: self.subject.as_deref().map(str::to_owned),
+            claims: claims
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
+            sans: texts(&self.sans),
+            groups: texts(&self.groups),
+        }
+    }
+
+    /// The principal of a vote in the ledger.
+    pub(super) fn of(voter: &Voter) -> Self {
+        let texts = |all: &[String]| all.iter().map(|it| it.as_str().into()).collect();
+        let claims = voter.claims.iter();
+        Self {
+            uid: voter.uid,
+            subject: voter.subject.as_deref().map(Into::into),
+            claims: claims
+                .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                .collect(),
+            sans: texts(&voter.sans),
+            groups: texts(&voter.groups),
+            is_first_reader: false,
+        }
     }
 
     /// The name for records and people: `uid:0`, or the subject.

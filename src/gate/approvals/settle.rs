@@ -90,6 +90,15 @@ pub enum SettleError {
     EndedHereOnly(LedgerError),
 }
 
+impl From<LedgerError> for SettleError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Refused(Refused::SettledBefore { .. }) => Self::Settled("settled"),
+            error => Self::Ledger(error),
+        }
+    }
+}
+
 impl Gate {
     /// Files an attempt that the policy asks about: adds it to an open request, or files and
     /// records a new request.
@@ -122,7 +131,10 @@ impl Gate {
             self.recorder
                 .event(&Event::ApprovalRequested(Box::new(approval_facts(request))));
             self.count_requests();
+            self.adopt_votes(request);
             self.read_first(request);
+            // Wakes the notifiers.
+            self.requests.wake();
         }
         filed
     }
@@ -184,40 +196,40 @@ impl Gate {
             return Err(SettleError::Oneself(principal.name()));
         }
         check_scope(scope, asking, &turn.request)?;
-        // Votes of former reviewers no longer count.
-        turn.keep_votes(|vote| named(&vote.principal).is_some());
-        if turn
-            .request
-            .votes
-            .iter()
-            .any(|vote| vote.principal.name() == principal.name())
-        {
-            return Err(SettleError::Twice(principal.name()));
+        let counts = |vote: &Vote| {
+            let is_oneself = asking.not_oneself && may_be_oneself(&vote.principal, &turn.request);
+            named(&vote.principal).is_some() && !is_oneself
+        };
+        let ballot = Ballot {
+            request: &turn.request,
+            asking,
+            now,
+            vote: Vote {
+                principal: principal.clone(),
+                scope,
+            },
+            note: note.clone(),
+            counts: &counts,
+        };
+        if !self.requests.has_room(now) {
+            return Err(SettleError::Full);
         }
+        let Counted {
+            how,
+            votes,
+            is_enough,
+        } = self.count(&ballot, asker).await?;
         let verdicts = Verdicts {
             principal,
             asker,
             note,
         };
-        if turn.request.votes.len() + 1 < asking.approvals {
-            let how = verdicts.settlement(&turn.request, now, now, Some(scope));
+        if !is_enough {
             self.record_settled("first_of_two", &turn.request, &how, &verdicts)
                 .await?;
-            turn.vote(Vote {
-                principal: principal.clone(),
-                scope,
-            });
+            turn.request.votes = votes;
             return Ok(false);
         }
-        let votes = turn.request.votes.iter();
-        let scope = votes.fold(scope, |all, vote| all.and(vote.scope, asking.max_approval));
-        let until = after(now, scope.lifetime(asking.max_approval));
-        let how = verdicts.settlement(&turn.request, now, until, Some(scope));
-        if !self.requests.has_room(now) {
-            return Err(SettleError::Full);
-        }
-        self.append_settled(ReviewResult::Allowed, &turn.request, &how, &verdicts)
-            .await?;
         let recorded = self
             .record_settled("allowed", &turn.request, &how, &verdicts)
             .await;
@@ -227,8 +239,7 @@ impl Gate {
         }
         let request = turn.request.clone();
         if !self.exceptions.has_ledger() {
-            let approval = approval_of(&request, scope, until);
-            self.requests.approve(approval);
+            self.requests.approve(approval_of(&request, &how));
         }
         turn.outcome = RequestState::Allowed(how);
         drop(turn);
@@ -290,10 +301,11 @@ impl Gate {
         max_approval: Duration,
     ) -> Result<(), SettleError> {
         let now = self.clock.now();
-        let how = verdicts.settlement(&turn.request, now, after(now, max_approval), None);
-        self.append_settled(ReviewResult::Denied, &turn.request, &how, verdicts)
-            .await?;
-        if self.exceptions.has_ledger() {
+        let how = verdicts.settlement(now, after(now, max_approval));
+        // Agents choose how often a first reader denies: its denials would fill the ledger.
+        if self.exceptions.has_ledger() && !verdicts.principal.is_first_reader {
+            self.append_settled(ReviewResult::Denied, &turn.request, &how, verdicts)
+                .await?;
             // The denial counts, whether or not it can be recorded.
             turn.outcome = RequestState::Denied(how.clone());
         }
@@ -326,7 +338,7 @@ impl Gate {
             asker,
             note,
         };
-        let how = verdicts.settlement(&request, now, now, None);
+        let how = verdicts.settlement(now, now);
         self.requests
             .set_state(id, RequestState::Revoked(how.clone()));
         self.judge_again();
@@ -341,6 +353,33 @@ impl Gate {
         appended.map_err(SettleError::EndedHereOnly)
     }
 
+    /// Counts a vote to allow a request, and appends the result to the ledger if there is one. The
+    /// ledger's other gates may append a vote meanwhile: then the vote is counted again.
+    async fn count(&self, ballot: &Ballot<'_>, asker: &Asker) -> Result<Counted, SettleError> {
+        let request = ballot.request;
+        let twice = || SettleError::Twice(ballot.vote.principal.name());
+        let Some(ledger) = &self.exceptions.ledger else {
+            return ballot.count(&request.votes).ok_or_else(twice);
+        };
+        let mut counted = None;
+        let actor = ledger.actor(&*ballot.vote.principal.name(), asker.door);
+        let appended = ledger.append(&actor, |state| {
+            let votes = self.reading(ledger, state, ballot.now).votes_of(request);
+            let Some(count) = ballot.count(&votes) else {
+                let name = ballot.vote.principal.name().to_string();
+                return Err(Refused::VotedBefore(name));
+            };
+            let change = ballot.change(&count);
+            counted = Some(count);
+            Ok(change)
+        });
+        appended.await.map_err(|error| match error {
+            LedgerError::Refused(Refused::VotedBefore(_)) => twice(),
+            error => error.into(),
+        })?;
+        counted.ok_or(SettleError::Unknown)
+    }
+
     async fn append_settled(
         &self,
         result: ReviewResult,
@@ -351,11 +390,8 @@ impl Gate {
         let review = Box::new(review(request, result, how));
         let change = Change::RequestSettled { review };
         let (principal, door) = (verdicts.principal.name(), verdicts.asker.door);
-        let appended = self.append(&principal, door, &change).await;
-        appended.map_err(|error| match error {
-            LedgerError::Refused(Refused::SettledBefore { .. }) => SettleError::Settled("settled"),
-            error => SettleError::Ledger(error),
-        })
+        self.append(&principal, door, &change).await?;
+        Ok(())
     }
 
     async fn append_revoked(&self, id: Uuid, verdicts: &Verdicts<'_>) -> Result<(), LedgerError> {
@@ -453,20 +489,87 @@ impl Gate {
 }
 
 impl Verdicts<'_> {
-    fn settlement(
-        &self,
-        request: &Request,
-        at: Timestamp,
-        until: Timestamp,
-        scope: Option<Scope>,
-    ) -> Settlement {
-        let voted = request.votes.iter().map(|vote| vote.principal.name());
+    /// The settlement by this reviewer alone.
+    fn settlement(&self, at: Timestamp, until: Timestamp) -> Settlement {
         Settlement {
-            by: voted.chain([self.principal.name()]).collect(),
+            by: vec![self.principal.name()],
             at,
             until,
-            scope,
+            scope: None,
             note: self.note.clone(),
+        }
+    }
+}
+
+/// The vote of a reviewer to allow a request.
+struct Ballot<'a> {
+    request: &'a Request,
+    asking: &'a Asking,
+    now: Timestamp,
+    vote: Vote,
+    note: Option<Box<str>>,
+    /// Whether an earlier vote still counts: not that of a former reviewer.
+    counts: &'a (dyn Fn(&Vote) -> bool + Sync),
+}
+
+/// The result of a vote.
+struct Counted {
+    how: Settlement,
+    /// The votes that count, with this one.
+    votes: Vec<Vote>,
+    /// Whether the request is allowed.
+    is_enough: bool,
+}
+
+impl Ballot<'_> {
+    /// Counts the vote with earlier ones. `None`: the reviewer voted before.
+    fn count(&self, before: &[Vote]) -> Option<Counted> {
+        let before = before.iter().filter(|it| (self.counts)(it));
+        let mut votes: Vec<Vote> = before.cloned().collect();
+        let name = self.vote.principal.name();
+        if votes.iter().any(|it| it.principal.name() == name) {
+            return None;
+        }
+        votes.push(self.vote.clone());
+        let max_approval = self.asking.max_approval;
+        let all = votes.iter().map(|vote| vote.scope);
+        let scope = all.reduce(|all, scope| all.and(scope, max_approval))?;
+        let is_enough = votes.len() >= self.asking.approvals;
+        let how = Settlement {
+            by: votes.iter().map(|vote| vote.principal.name()).collect(),
+            at: self.now,
+            until: if is_enough {
+                after(self.now, scope.lifetime(max_approval))
+            } else {
+                self.now
+            },
+            scope: Some(scope),
+            note: self.note.clone(),
+        };
+        Some(Counted {
+            how,
+            votes,
+            is_enough,
+        })
+    }
+
+    /// The change of the ledger: the request is settled, or the vote is kept until the request
+    /// times out.
+    fn change(&self, counted: &Counted) -> Change {
+        let of = |how: &Settlement| Box::new(review(self.request, ReviewResult::Allowed, how));
+        if counted.is_enough {
+            return Change::RequestSettled {
+                review: of(&counted.how),
+            };
+        }
+        let how = Settlement {
+            by: vec![self.vote.principal.name()],
+            until: self.request.expires,
+            ..counted.how.clone()
+        };
+        Change::RequestVoted {
+            review: of(&how),
+            voter: Box::new(self.vote.principal.voter()),
         }
     }
 }
@@ -503,7 +606,7 @@ fn still_asked(
     facts.policy_digest = Some(snapshot.digest.clone());
     facts.policy_generation = snapshot.generation;
     turn.request.facts = Arc::new(facts);
-    turn.keep_votes(|_| false);
+    turn.request.votes.clear();
     Err(SettleError::Changed)
 }
 
@@ -549,7 +652,7 @@ fn not_reviewer(principal: &Principal, tier: &Arc<str>) -> SettleError {
     }
 }
 
-fn approval_of(request: &Request, scope: Scope, until: Timestamp) -> Approval {
+fn approval_of(request: &Request, how: &Settlement) -> Approval {
     let facts = &request.facts;
     Approval {
         id: approval_id(request.id),
@@ -558,8 +661,8 @@ fn approval_of(request: &Request, scope: Scope, until: Timestamp) -> Approval {
         tier: facts.tier.clone().unwrap_or_default(),
         rule: facts.rule.clone().unwrap_or_default(),
         category: facts.category.unwrap_or(crate::policy::Category::Unknown),
-        until,
-        once: scope == Scope::Once,
+        until: how.until,
+        once: how.scope == Some(Scope::Once),
         used_by: None,
         is_claimed: true,
     }

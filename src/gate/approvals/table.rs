@@ -195,6 +195,15 @@ impl Requests {
         })
     }
 
+    /// Sets the votes on a request that waits for reviewers.
+    pub(super) fn set_votes(&self, id: Uuid, votes: Vec<Vote>) {
+        let mut table = self.lock();
+        let pending = |it: &&mut Request| it.state == RequestState::Pending;
+        if let Some(request) = table.requests.get_mut(&id).filter(pending) {
+            request.votes = votes;
+        }
+    }
+
     /// Sets the state of a request.
     pub(super) fn set_state(&self, id: Uuid, state: RequestState) {
         if let Some(request) = self.lock().requests.get_mut(&id) {
@@ -395,18 +404,6 @@ pub(super) struct Turn<'r> {
     pub(super) request: Request,
     /// The new state of the request; pending by default.
     pub(super) outcome: RequestState,
-}
-
-impl Turn<'_> {
-    /// Adds a vote; another reviewer has to allow too.
-    pub(super) fn vote(mut self, vote: Vote) {
-        self.request.votes.push(vote);
-    }
-
-    /// Removes votes that no longer count.
-    pub(super) fn keep_votes(&mut self, keep: impl Fn(&Vote) -> bool) {
-        self.request.votes.retain(keep);
-    }
 }
 
 impl Drop for Turn<'_> {
