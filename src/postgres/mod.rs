@@ -50,7 +50,7 @@ const MAKE: &str = "SELECT pg_advisory_xact_lock(7449358); \
     CREATE TABLE IF NOT EXISTS tidegate_ledger \
     (revision bigint PRIMARY KEY CHECK (revision >= 0), id text NOT NULL, entry text NOT NULL); \
     INSERT INTO tidegate_ledger (revision, id, entry) \
-    VALUES (0, 'tidegate-ledger', '{\"format\":2}') ON CONFLICT DO NOTHING";
+    VALUES (0, 'tidegate-ledger', '{\"format\":3}') ON CONFLICT DO NOTHING";
 
 /// The channel is a hint only: each gate looks at the table by itself.
 const LISTEN: &str = "LISTEN tidegate_ledger";

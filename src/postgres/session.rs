@@ -4,9 +4,11 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
@@ -17,6 +19,12 @@ use crate::dial::{Resolver, dial_service};
 use crate::name::Host;
 use crate::tls::{self, ClientStream};
 
+/// Bytes of the answers to one statement, at most: more than [`MAX_BATCH`] entries have. A row that
+/// another role wrote may be longer.
+///
+/// [`MAX_BATCH`]: crate::ledger::MAX_BATCH
+const MAX_ANSWERS: u64 = 64 << 20;
+
 /// Polls the connection: the next message that is no answer to a statement.
 type Drive = Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Result<AsyncMessage, Error>>> + Send>;
 
@@ -24,6 +32,8 @@ type Drive = Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Result<AsyncMessage,
 pub(super) struct Session {
     client: Client,
     drive: Drive,
+    /// Bytes that may still be read.
+    left: Arc<AtomicU64>,
     /// Whether another gate told of an entry since this was last looked at.
     is_told: bool,
 }
@@ -64,8 +74,10 @@ impl Session {
                 let stream = UnixStream::connect(path)
                     .await
                     .map_err(ConnectError::Dial)?;
+                let (stream, left) = Bounded::new(stream);
                 let connected = config.connect_raw(stream, NoTls).await;
-                connected.map(Self::of).map_err(ConnectError::Refused)
+                let connected = connected.map_err(ConnectError::Refused)?;
+                Ok(Self::of(connected, left))
             }
             DatabaseServer::Host(host) => {
                 config.ssl_mode(SslMode::Require);
@@ -75,13 +87,15 @@ impl Session {
                     ConnectError::Dial(io::Error::other("no root certificate is known"))
                 })?;
                 let host = host.clone();
+                let (stream, left) = Bounded::new(stream);
                 let connected = config.connect_raw(stream, Tls { tls, host }).await;
-                connected.map(Self::of).map_err(ConnectError::Refused)
+                let connected = connected.map_err(ConnectError::Refused)?;
+                Ok(Self::of(connected, left))
             }
         }
     }
 
-    fn of<S, T>((client, mut connection): (Client, Connection<S, T>)) -> Self
+    fn of<S, T>((client, mut connection): (Client, Connection<S, T>), left: Arc<AtomicU64>) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -89,6 +103,7 @@ impl Session {
         Self {
             client,
             drive: Box::new(move |cx| connection.poll_message(cx)),
+            left,
             is_told: false,
         }
     }
@@ -101,8 +116,10 @@ impl Session {
         let Self {
             client,
             drive,
+            left,
             is_told,
         } = self;
+        left.store(MAX_ANSWERS, Ordering::Relaxed);
         let mut statement = pin!(statement(client));
         poll_fn(|cx| {
             // Sends what the statement queued, and hands on what was answered.
@@ -126,7 +143,13 @@ impl Session {
 
     /// Waits until another gate tells of an entry.
     pub(super) async fn told(&mut self) -> Result<(), Error> {
-        let Self { drive, is_told, .. } = self;
+        let Self {
+            drive,
+            left,
+            is_told,
+            ..
+        } = self;
+        left.store(MAX_ANSWERS, Ordering::Relaxed);
         poll_fn(|cx| {
             let ended = poll_told(drive, is_told, cx);
             if std::mem::take(is_told) {
@@ -161,18 +184,72 @@ pub(super) fn said(error: &Error) -> String {
     source.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
+/// A stream of which a bounded number of bytes can be read: the database cannot fill the memory.
+struct Bounded<S> {
+    stream: S,
+    left: Arc<AtomicU64>,
+}
+
+impl<S> Bounded<S> {
+    fn new(stream: S) -> (Self, Arc<AtomicU64>) {
+        let left = Arc::new(AtomicU64::new(MAX_ANSWERS));
+        let bounded = Self {
+            stream,
+            left: left.clone(),
+        };
+        (bounded, left)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let count = (buffer.filled().len() - before) as u64;
+        let left = self.left.load(Ordering::Relaxed);
+        if count > left {
+            let why = format!("the answer is longer than {MAX_ANSWERS} bytes");
+            return Poll::Ready(Err(io::Error::other(why)));
+        }
+        self.left.store(left - count, Ordering::Relaxed);
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 /// TLS with the server of that name.
 struct Tls {
     tls: tls::Client,
     host: Host,
 }
 
-impl TlsConnect<TcpStream> for Tls {
-    type Stream = ClientStream<TcpStream>;
+impl TlsConnect<Bounded<TcpStream>> for Tls {
+    type Stream = ClientStream<Bounded<TcpStream>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Stream>> + Send>>;
 
-    fn connect(self, stream: TcpStream) -> Self::Future {
+    fn connect(self, stream: Bounded<TcpStream>) -> Self::Future {
         Box::pin(async move {
             let name = match &self.host {
                 Host::Address(address) => address.to_string(),
@@ -183,7 +260,7 @@ impl TlsConnect<TcpStream> for Tls {
     }
 }
 
-impl TlsStream for ClientStream<TcpStream> {
+impl TlsStream for ClientStream<Bounded<TcpStream>> {
     /// The certificate was verified; SCRAM is not bound to it besides.
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()

@@ -106,9 +106,9 @@ async fn postgres_keeps_the_contract() {
 
     bench
         .server
-        .sql("UPDATE tidegate_ledger SET entry = '{\"format\":3}' WHERE revision = 0");
+        .sql("UPDATE tidegate_ledger SET entry = '{\"format\":4}' WHERE revision = 0");
     let newer = bench.store().follow(0, Duration::ZERO).await;
-    assert_eq!(newer, Err(StoreError::Newer { found: 3, known: 2 }));
+    assert_eq!(newer, Err(StoreError::Newer { found: 4, known: 3 }));
 }
 
 /// As after a backup was restored, or a standby without the last entries took over.
@@ -137,6 +137,17 @@ async fn a_database_with_another_history_is_refused() {
         matches!(changed, Err(StoreError::Damaged(_))),
         "{changed:?}"
     );
+    // A row that is missing in between is noticed by a gate that starts anew.
+    bench.server.sql(
+        "INSERT INTO tidegate_ledger (revision, id, entry) SELECT 4, id, entry \
+         FROM tidegate_ledger WHERE revision = 1",
+    );
+    let gap = Ledger::new(Arc::new(bench.store()), clock(), "gap");
+    let gap = gap.catch_up().await;
+    assert!(matches!(gap, Err(StoreError::Damaged(_))), "{gap:?}");
+    bench
+        .server
+        .sql("DELETE FROM tidegate_ledger WHERE revision = 4");
     // A gate that starts anew reads what there is.
     assert_eq!(
         bench.store().follow(0, Duration::ZERO).await.unwrap().len(),
@@ -191,4 +202,58 @@ async fn a_server_that_is_killed_under_load_loses_no_entry_that_was_answered() {
     // Of each gate, one more may stand whose answer was lost.
     let lost = state.settled.len() - answered.len();
     assert!(lost <= 3, "{lost}");
+}
+
+/// A role that may insert wrote a row that no gate would write.
+#[tokio::test]
+async fn a_row_that_is_too_long_does_not_fill_the_memory() {
+    let bench = Bench::start();
+    let store = bench.store();
+    store.append(&entry(1, granted("1"))).await.unwrap();
+    bench.server.sql(
+        "INSERT INTO tidegate_ledger (revision, id, entry) \
+         VALUES (2, 'x', repeat('x', 70 * 1024 * 1024))",
+    );
+    let read = store.follow(1, Duration::ZERO).await;
+    assert!(why(read).contains("longer than"));
+}
+
+/// A server at a Unix socket that answers each client with these bytes again and again, or, if there
+/// are none, not at all.
+#[expect(clippy::disallowed_methods, reason = "a test's server is no flow")]
+fn answering(folder: &Path, bytes: &'static [u8]) {
+    use tokio::io::AsyncWriteExt as _;
+    let socket = tokio::net::UnixListener::bind(folder.join(".s.PGSQL.5432")).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = socket.accept().await {
+            tokio::spawn(async move {
+                while !bytes.is_empty() && client.write_all(bytes).await.is_ok() {}
+                std::future::pending::<()>().await;
+                drop(client);
+            });
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_server_that_answers_garbage_or_nothing_is_unavailable_in_time() {
+    let long_notice = b"N\x7f\xff\xff\xff";
+    for bytes in [
+        &b"HTTP/1.1 200 OK\r\n\r\n"[..],
+        &[0; 4096],
+        long_notice,
+        b"",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        answering(folder.path(), bytes);
+        let roots = folder.path().join("roots.pem");
+        let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+        std::fs::write(&roots, other.cert.pem()).unwrap();
+        let url = format!("postgres://gate@/fleet?host={}", folder.path().display());
+        let store = store(folder.path(), &url, &roots, PASSWORD);
+        let read = store.follow(0, Duration::ZERO).await;
+        assert!(!why(read).is_empty());
+        let written = store.append(&entry(1, granted("1"))).await;
+        assert!(!why(written).is_empty());
+    }
 }
