@@ -9,7 +9,9 @@ use crate::approvals::{HOST, connect, id_of};
 use crate::approvals_ledger::{Key, origin, request, settle};
 use crate::exceptions::{granted, listening, refused, status, within};
 use crate::kit::postgres::{PASSWORD, Postgres};
-use crate::kit::{Client, Gate, Hello, Lines as _, Origin, Session, allow, loopback, until};
+use crate::kit::{
+    Client, DEADLINE, Gate, Hello, Line, Lines as _, Origin, Session, allow, loopback, until,
+};
 
 /// `[ledger]` in a database, with more lines.
 fn gate(database: &Postgres, policy: &str, lines: &str) -> Gate {
@@ -150,6 +152,50 @@ fn gates_go_on_without_the_database_for_as_long_as_they_may() {
     fleet.one.crash_and_restart();
     assert!(fleet.passes(&fleet.one, &session));
     assert_eq!(state(&fleet.one, &id), Some(json!("allowed")));
+}
+
+/// The time from the answer to a reviewer at one gate until the other gate has the approval: the
+/// median and the longest of as many rounds as `TIDEGATE_ROUNDS` says, for the benchmarks.
+#[test]
+fn an_approval_counts_at_the_other_gate_also_where_the_hint_is_lost() {
+    let rounds = std::env::var("TIDEGATE_ROUNDS").ok();
+    let rounds = rounds.and_then(|it| it.parse().ok()).unwrap_or(1);
+    let fleet = Fleet::start("");
+    measure(&fleet, "told by NOTIFY", rounds);
+    // From now on NOTIFY tells nothing: this function is found before the server's.
+    fleet.database.sql(
+        "CREATE FUNCTION public.pg_notify(text, text) RETURNS void LANGUAGE sql AS 'SELECT'; \
+         ALTER ROLE gate SET search_path = public, pg_catalog",
+    );
+    let mut fleet = fleet;
+    fleet.one.crash_and_restart();
+    measure(&fleet, "without NOTIFY", rounds);
+}
+
+fn measure(fleet: &Fleet, how: &str, rounds: usize) {
+    let mut took = Vec::new();
+    for _ in 0..rounds {
+        let session = fleet.key.session();
+        let id = fleet.allow(&fleet.one, &session, "1h");
+        let answered = std::time::Instant::now();
+        // Its record says so once the approval is in force. Calls of the API are limited.
+        let has_it = || {
+            let settled = fleet.two.records().named("approval_settled");
+            let of_request = |it: &Line| it.text("tidegate.request.id") == id;
+            settled.iter().any(of_request)
+        };
+        while !has_it() {
+            assert!(
+                answered.elapsed() < DEADLINE,
+                "the other gate has no approval"
+            );
+        }
+        took.push(answered.elapsed());
+        assert!(fleet.passes(&fleet.two, &session));
+    }
+    took.sort_unstable();
+    let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
+    eprintln!("{how}: median {median:?}, longest {longest:?} of {rounds}");
 }
 
 /// Asks from four clients at once until a gate refuses. Returns how many requests passed.
