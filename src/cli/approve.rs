@@ -1,5 +1,7 @@
 //! `tidegate approve`: reviewers examine requests for approval and settle them.
 
+mod watch;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -10,6 +12,8 @@ use uuid::Uuid;
 use crate::config::{self, AdminAddress};
 
 use super::{Answer, admin, load, print};
+
+use watch::Watch;
 
 /// Requests for approval, which the policy requires for some flows.
 #[derive(Debug, clap::Subcommand)]
@@ -22,6 +26,8 @@ pub(super) enum Approve {
     Allow(Allow),
     /// Deny a request.
     Deny(Deny),
+    /// Ask here, at a terminal, about each request that waits.
+    Watch(Watch),
     /// Revoke an approval: it ends at once, and so do the flows that it allowed.
     Revoke(Revoke),
 }
@@ -122,6 +128,7 @@ impl Approve {
             Self::Show(show) => show.perform(),
             Self::Allow(allow) => allow.perform(),
             Self::Deny(deny) => deny.at.settle(&deny.id, "deny", &deny.note, None),
+            Self::Watch(watch) => watch.perform(),
             Self::Revoke(revoke) => revoke.at.settle(&revoke.id, "revoke", &revoke.note, None),
         };
         match done {

@@ -594,6 +594,61 @@ fn the_commands_list_show_allow_and_follow() {
     assert_eq!(twice.code, Some(1), "{twice:?}");
 }
 
+/// What `approve watch` shows at a terminal where these keys are typed after these texts.
+fn watched(bench: &Bench, steps: &Value) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/agents/terminal.py");
+    let control = bench.gate.folder().join("control.sock");
+    Program::new("python3", bench.gate.folder())
+        .args([&script])
+        .args([&steps.to_string(), "--", env!("CARGO_BIN_EXE_tidegate")])
+        .args(["approve", "watch", "--control"])
+        .args([&format!("unix:{}", control.display())])
+        .run()
+        .stdout
+}
+
+#[test]
+fn a_reviewer_at_a_terminal_is_asked_about_each_request() {
+    let bench = Bench::start();
+    let first = id_of(&bench.connect(&bench.session, HOST));
+    let other = bench.gate.session(&json!({}));
+    let second = id_of(&bench.connect(&other, HOST));
+    // `y` was typed before the second question: it is no answer to it.
+    let shown = watched(
+        &bench,
+        &json!([
+            { "after": "[N]", "type": "\ny\n" },
+            { "after": "[N]", "type": "d\n" },
+            { "after": "denied", "type": "\u{3}" },
+        ]),
+    );
+    assert!(shown.contains(&first) && shown.contains(&second), "{shown}");
+    assert!(shown.contains("written by the agent"), "{shown}");
+    let state = |id: &str| {
+        let all = bench.approvals();
+        let request = all.into_iter().find(|it| it["id"] == id);
+        request.map(|it| it["state"].clone())
+    };
+    assert_eq!(state(&first), Some(json!("pending")));
+    assert_eq!(state(&second), Some(json!("denied")));
+    let shown = watched(
+        &bench,
+        &json!([
+            { "after": "allow (session)?", "type": "y\n" },
+            { "after": "allowed until", "type": "\u{3}" },
+        ]),
+    );
+    assert_eq!(state(&first), Some(json!("allowed")), "{shown}");
+    assert_eq!(bench.connect(&bench.session, HOST).status(), 200);
+    // Without a terminal it asks nothing.
+    let program = Program::at(
+        Path::new(env!("CARGO_BIN_EXE_tidegate")),
+        bench.gate.folder(),
+    );
+    let refused = program.args(["approve", "watch"]).run();
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+}
+
 #[test]
 fn a_request_of_a_plain_http_request_names_what_it_does() {
     let bench = Bench::start();
