@@ -101,6 +101,7 @@ impl Metrics {
         for result in ["failed", "ok"] {
             declared.policy_reloads.series(&[result]);
             declared.issuer_fetches.series(&[result]);
+            declared.notifications.series(&[result]);
         }
         for cause in ["appended", "moved", "removed", "replaced", "truncated"] {
             declared.record_file_changes.series(&[cause]);
@@ -165,6 +166,27 @@ impl Metrics {
     pub fn issuer_fetched(&self, well: bool) {
         let result = if well { "ok" } else { "failed" };
         self.0.declared.issuer_fetches.series(&[result]).inc();
+    }
+
+    /// `tidegate_notifications_total{result}`.
+    pub fn notified(&self, well: bool) {
+        let result = if well { "ok" } else { "failed" };
+        self.0.declared.notifications.series(&[result]).inc();
+    }
+
+    /// `tidegate_ledger_revision`, `tidegate_ledger_last_answer_timestamp_seconds`,
+    /// `tidegate_ledger_stale` and `tidegate_ledger_failures_total`.
+    pub fn ledger(&self, revision: u64, answered: Option<Timestamp>, stale: bool, failures: u64) {
+        let declared = &self.0.declared;
+        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+        declared.ledger_revision.set(revision);
+        let answered = answered.map_or(0, Timestamp::as_second);
+        declared.ledger_last_answer.set(answered);
+        declared.ledger_stale.set(stale.into());
+        let counted = declared.ledger_failures.get();
+        declared
+            .ledger_failures
+            .inc_by(failures.saturating_sub(counted));
     }
 
     /// `tidegate_parent_dials_total{result}`: `result` is a word of [`PARENT_DIALS`].

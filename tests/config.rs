@@ -535,6 +535,7 @@ fn the_reference_shows_every_key_of_every_section() {
                 name if name.starts_with("group.") => "[group.NAME]".to_owned(),
                 name if name.starts_with("upstream.") => "[upstream.NAME]".to_owned(),
                 name if name.starts_with("mcp.") => "[mcp.NAME]".to_owned(),
+                name if name.starts_with("notify.") => "[notify.NAME]".to_owned(),
                 name if name.starts_with("collector.") => "[collector.NAME]".to_owned(),
                 _ => line.to_owned(),
             };
@@ -811,7 +812,17 @@ fn what_the_reference_shows_in_comments_is_right_too() {
     let root = rcgen::generate_simple_self_signed(vec!["issuer.acme.example".to_owned()]);
     let root = root.unwrap().cert.pem();
     fs::write(folder.path().join("issuer-ca.pem"), &root).unwrap();
-    fs::write(folder.path().join("db-ca.pem"), root).unwrap();
+    fs::write(folder.path().join("db-ca.pem"), &root).unwrap();
+    fs::write(folder.path().join("hooks-ca.pem"), root).unwrap();
+    let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    for (name, text) in [
+        ("notify.key", key),
+        ("slack.url", "https://hooks.example.net/a\n"),
+    ] {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     let password = folder.path().join("ledger.password");
     fs::write(&password, "word").unwrap();
     fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();

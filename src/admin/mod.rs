@@ -37,13 +37,14 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::gate::Gate;
+use crate::gate::{Gate, LedgerStatus};
 use crate::metrics::Metrics;
 use crate::record::Asker;
 
@@ -112,6 +113,8 @@ pub struct Status {
     pub stale: bool,
     /// The error of that failure.
     pub error: Option<String>,
+    /// The ledger, if there is one.
+    pub ledger: Option<LedgerStatus>,
 }
 
 /// Serves requests until `stop` is cancelled; then waits at most a second for unfinished answers.
@@ -272,6 +275,8 @@ async fn healthz() -> &'static str {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
+    // Sets the metrics of the ledger.
+    let _ = (admin.status)();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.metrics.render()).into_response()
 }
@@ -298,6 +303,19 @@ struct Policy {
     stale: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ledger: Option<LedgerState>,
+}
+
+/// The ledger in that answer. Any process of the host may read it: it names no file and no server.
+#[derive(Serialize)]
+struct LedgerState {
+    revision: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<Timestamp>,
+    answers: bool,
+    stale: bool,
+    failures: u64,
 }
 
 async fn policy(State(admin): State<Admin>) -> Json<Policy> {
@@ -306,13 +324,22 @@ async fn policy(State(admin): State<Admin>) -> Json<Policy> {
         generation,
         stale,
         error,
+        ledger,
         ..
     } = (admin.status)();
+    let ledger = ledger.map(|it| LedgerState {
+        revision: it.revision,
+        answered: it.answered,
+        answers: it.failure.is_none(),
+        stale: it.is_stale,
+        failures: it.failures,
+    });
     Json(Policy {
         digest,
         generation,
         stale,
         error,
+        ledger,
     })
 }
 
@@ -345,6 +372,7 @@ mod tests {
                 generation: 3,
                 stale: false,
                 error: None,
+                ledger: None,
             }
         };
         Admin {

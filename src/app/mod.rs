@@ -171,6 +171,7 @@ fn admin(gate: &Arc<Gate>) -> Admin {
             generation: snapshot.generation,
             stale: stale.is_some(),
             error: stale.as_ref().as_deref().map(str::to_owned),
+            ledger: seen.ledger_status(),
         }
     };
     Admin {

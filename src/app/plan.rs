@@ -93,6 +93,7 @@ impl Loaded {
         let (upstreams, more) = tls::Upstreams::new(&config.upstreams, &clock);
         findings.extend(more);
         findings.extend(tls::Client::wrong_with(&config.dial.parents));
+        findings.extend(tls::Client::wrong_with_webhooks(&config.notifiers));
         let sound = policy.filter(|_| !findings.iter().any(is_error));
         let broken = sound
             .as_ref()

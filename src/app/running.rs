@@ -163,8 +163,8 @@ impl Running {
         tasks.spawn(reload::follow(gate, follow, quiet));
     }
 
-    /// Samples counters, closes idle connections and updates the exceptions in force, until
-    /// `close`.
+    /// Samples counters, closes idle connections, updates the exceptions in force and notifies
+    /// reviewers, until `close`.
     pub fn sample(&self) {
         let (gate, quiet) = (self.gate.clone(), self.quiet.clone());
         self.gate.attendants.spawn(sample(gate, quiet.clone()));
@@ -173,6 +173,8 @@ impl Running {
             let follow = async move { ledger.run(quiet).await };
             self.gate.attendants.spawn(follow);
         }
+        let notify = self.gate.clone().notify_reviewers(quiet.clone());
+        self.gate.attendants.spawn(notify);
         let kept = self.gate.clone().keep_exceptions(quiet);
         self.gate.attendants.spawn(kept);
     }

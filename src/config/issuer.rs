@@ -12,7 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::diag::{Diagnostic, did_you_mean};
-use crate::name::{Host, Url};
+use crate::name::Url;
 use crate::policy::source::Placed;
 use crate::policy::{PatternError, canonical_repository};
 
@@ -161,7 +161,7 @@ impl Reader<'_> {
         let require = self.require(preset, &issuer);
         let claims = self.claims(preset);
         let repositories = self.repositories();
-        let addresses = self.addresses();
+        let addresses = value::networks(self.section, &written.addresses, self.findings);
         let roots = self.roots();
         let longest = self.duration(written.longest.as_ref(), LIFETIME_RANGE, LIFETIME_RANGE.1);
         let stale = self.duration(written.stale.as_ref(), STALE, Duration::from_hours(24));
@@ -423,23 +423,6 @@ impl Reader<'_> {
         repositories
     }
 
-    fn addresses(&mut self) -> Vec<IpNet> {
-        let section = self.section;
-        let mut networks = Vec::new();
-        for written in &section.value.addresses {
-            let text = written.get_ref();
-            let alone = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
-            let Some(network) = text.parse().ok().or_else(alone) else {
-                let message = format!("`{}` is no network", value::shortened(text));
-                let help = "write e.g. `10.2.0.0/16` or `10.2.0.7`";
-                self.say("bad-address", written, message, help);
-                continue;
-            };
-            networks.push(network);
-        }
-        networks
-    }
-
     fn roots(&mut self) -> Vec<CertificateDer<'static>> {
         let section = self.section;
         let mut roots = Vec::new();
@@ -485,6 +468,5 @@ impl Reader<'_> {
 /// Parses an https URL with a host name, as certificates name hosts.
 fn is_https(text: &str) -> Option<Url> {
     let url = Url::parse(text.as_bytes()).ok()?;
-    let named = matches!(url.target.host, Host::Name(_));
-    (url.tls && named).then_some(url)
+    value::is_https(&url).then_some(url)
 }

@@ -17,8 +17,8 @@ use super::record::Record;
 use super::written::{Written, includes_of, keys_by_section};
 use super::{Config, Dial, Identity, Inspect, Limits, Listen, Workspaces};
 use super::{
-    dial, identity, inspect, issuer, ledger, limits, listen, parent, record, refusal, session,
-    shorthand, upstream, workspace,
+    dial, identity, inspect, issuer, ledger, limits, listen, notify, parent, record, refusal,
+    session, shorthand, upstream, workspace,
 };
 
 /// Maximum number of reported syntax errors of a file.
@@ -133,6 +133,7 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
         upstreams: Vec::new(),
         shadow: None,
         ledger: None,
+        notifiers: Vec::new(),
         max_exception: ledger::DEFAULT_MAX_EXCEPTION,
         contact: None,
         policy: source::Policy::default(),
@@ -256,6 +257,7 @@ fn check(
     let workspaces = workspace::workspaces(&written.workspaces, &names, findings);
     let inspect = inspect::inspect(written.inspect.as_ref(), &mut secrets, findings);
     let upstreams = upstream::upstreams(&written.upstreams, &mut secrets, findings);
+    let notifiers = notify::notifiers(&written.notifiers, &names, &mut secrets, findings);
     let mut policy = written.policy;
     inspect::demand_credential_key(written.inspect.as_ref(), &policy.rules, findings);
     policy.inspect = written.inspect.as_ref().map(inspect::policy);
@@ -294,6 +296,7 @@ fn check(
         upstreams,
         shadow: written.shadow,
         ledger,
+        notifiers,
         max_exception,
         contact: refusal::contact(written.refusal.as_ref(), findings),
         policy,

@@ -14,6 +14,7 @@ mod limits;
 mod listen;
 mod load;
 mod names;
+mod notify;
 mod old_spelling;
 mod parent;
 mod plain_program;
@@ -50,6 +51,7 @@ pub use ledger::{Database, DatabaseServer, Ledger, LedgerStore};
 pub use limits::Limits;
 pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
 pub use load::{LoadedPolicy, embedded, embedded_with, keys, load, load_policy, load_text};
+pub use notify::{Delivery, Notifier, REQUEST, Webhook, WebhookError, WebhookFormat, WebhookUrl};
 pub use parent::{Authorization, Credential, FallBack, Parent, Resolve};
 pub use policy_copy::policy_copy;
 pub use record::{OnFailure, Record};
@@ -94,6 +96,8 @@ pub struct Config {
     pub shadow: Option<PathBuf>,
     /// `[ledger]`, if there is one.
     pub ledger: Option<Ledger>,
+    /// `[notify.NAME]`: where reviewers are notified of new requests.
+    pub notifiers: Vec<Notifier>,
     /// `[exceptions] longest`: the maximum duration of an exception.
     pub max_exception: std::time::Duration,
     /// `[refusal]`: the contact text of refusals by the policy.

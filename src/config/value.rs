@@ -4,9 +4,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::SignedDuration;
+use toml::Spanned;
 
 use crate::diag::{Diagnostic, Place, closest};
+use crate::name::{Host, Url};
+use crate::policy::source::Placed;
 pub(super) use crate::policy::source::Size;
 
 /// Reads `IP:PORT`.
@@ -55,6 +59,32 @@ pub(super) fn address(text: &str, place: Place, findings: &mut Vec<Diagnostic>) 
         findings.push(bad_address(place, text, "an address", help));
     }
     parsed
+}
+
+/// Reads networks, or single addresses.
+pub(super) fn networks<T>(
+    section: &Placed<T>,
+    texts: &[Spanned<String>],
+    findings: &mut Vec<Diagnostic>,
+) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for written in texts {
+        let text = written.get_ref();
+        let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        if let Some(network) = text.parse().ok().or_else(alone) {
+            networks.push(network);
+            continue;
+        }
+        let message = format!("`{}` is no network", shortened(text));
+        let finding = Diagnostic::error("bad-address", section.at(written), message);
+        findings.push(finding.help("write e.g. `10.2.0.0/16` or `10.2.0.7`"));
+    }
+    networks
+}
+
+/// Whether a URL is of a host by https, with a name, as certificates name hosts.
+pub(super) fn is_https(url: &Url) -> bool {
+    url.tls && matches!(url.target.host, Host::Name(_))
 }
 
 fn bad_address(place: Place, text: &str, wanted: &str, help: impl Into<String>) -> Diagnostic {

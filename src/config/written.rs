@@ -14,12 +14,12 @@ use super::blot::Secrets;
 use super::schema::{Shape, shape_of};
 use super::section::{Value, keys_of, unknown_key};
 use super::{
-    admin_tls, dial, identity, inspect, issuer, ledger, limits, listen, old_spelling, parent,
-    record, refusal, session, shorthand, tls, upstream, workspace,
+    admin_tls, dial, identity, inspect, issuer, ledger, limits, listen, notify, old_spelling,
+    parent, record, refusal, session, shorthand, tls, upstream, workspace,
 };
 
 /// The top-level keys of a file.
-const SECTIONS: [&str; 27] = [
+const SECTIONS: [&str; 28] = [
     "always",
     "catalogue",
     "collector",
@@ -37,6 +37,7 @@ const SECTIONS: [&str; 27] = [
     "listener",
     "mcp",
     "never",
+    "notify",
     "record",
     "refusal",
     "repository",
@@ -61,6 +62,7 @@ pub(super) struct Written {
     pub(super) limits: Option<Placed<limits::Section>>,
     pub(super) listen: Option<Placed<listen::Section>>,
     pub(super) listeners: Vec<Placed<listen::ListenerSection>>,
+    pub(super) notifiers: Vec<(Spanned<String>, Placed<notify::Section>)>,
     pub(super) parents: Vec<Placed<parent::Section>>,
     pub(super) policy: source::Policy,
     pub(super) record: Option<Placed<record::Section>>,
@@ -90,6 +92,9 @@ impl Written {
             }
             if key.get_ref() == "ledger" {
                 note_keys::<ledger::Section>(&mut self.secrets, source, &value);
+            }
+            if key.get_ref() == "notify" {
+                self.note_webhooks(source, &value);
             }
             if key.get_ref() == "upstream" {
                 self.note_passphrases(source, &value);
@@ -124,6 +129,10 @@ impl Written {
                 "listener" => many(&mut self.listeners, of("[[listener]]"), findings),
                 "mcp" => named(&mut policy.mcp, "mcp", of("[mcp.NAME]"), findings),
                 "never" => many(&mut policy.never, of("[[never]]"), findings),
+                "notify" => {
+                    let value = of("[notify.NAME]");
+                    named(&mut self.notifiers, "notify", value, findings);
+                }
                 "record" => once(&mut self.record, of("[record]"), findings),
                 "refusal" => once(&mut self.refusal, of("[refusal]"), findings),
                 "repository" => many(&mut policy.repositories, of("[[repository]]"), findings),
@@ -272,6 +281,37 @@ impl Written {
             );
             let secret = key == "client-key-passphrase" || session::is_key(text);
             if secret || !known.contains(&key) {
+                self.secrets.add(source, value.span());
+            }
+        }
+    }
+
+    /// Finds the URLs of webhooks, whose paths may be secrets, and keys in place of the path of
+    /// their file or under another name.
+    fn note_webhooks(&mut self, source: &Arc<Source>, notifiers: &Spanned<DeValue<'_>>) {
+        const SHOWN: [&str; 10] = [
+            "addresses",
+            "command",
+            "every",
+            "format",
+            "key-file",
+            "link",
+            "notify-send",
+            "roots",
+            "tiers",
+            "url-file",
+        ];
+        let DeValue::Table(notifiers) = notifiers.get_ref() else {
+            return;
+        };
+        let tables = notifiers
+            .values()
+            .filter_map(|notifier| notifier.get_ref().as_table());
+        for (key, value) in tables.flatten() {
+            let text = source.text.get(value.span()).unwrap_or_default();
+            let (key, is_key) = (key.get_ref(), text.contains("whsec_"));
+            let is_url = text.contains("://") && key != "link";
+            if is_key || is_url || !SHOWN.contains(&key.as_ref()) {
                 self.secrets.add(source, value.span());
             }
         }
@@ -493,6 +533,7 @@ pub(super) fn known_sections() -> Vec<KnownSection> {
         known::<refusal::Section>("[refusal]"),
         known::<ledger::Section>("[ledger]"),
         known::<ledger::ExceptionsSection>("[exceptions]"),
+        known::<notify::Section>("[notify.NAME]"),
         known::<dial::Section>("[dial]"),
         known::<parent::Section>(parent::WHAT),
         known::<inspect::Section>("[inspect]"),

@@ -1,4 +1,5 @@
-//! Finds the known word that resembles an unknown one, and quotes words for a shell.
+//! Finds the known word that resembles an unknown one, quotes words for a shell, and makes texts of
+//! others harmless.
 
 /// Returns the `known` word that `word` most likely means: at most two letters differ, or the
 /// beginnings are equal.
@@ -67,9 +68,45 @@ pub fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// Returns a text that others wrote without control or invisible characters (they could draw another
+/// answer on a terminal), at most `longest` characters.
+pub fn clean(text: &str, longest: usize) -> String {
+    let plain = |letter: char| match letter {
+        '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{2069}'
+        | '\u{feff}' => '?',
+        letter if letter.is_control() => '?',
+        letter => letter,
+    };
+    cut(&text.chars().map(plain).collect::<String>(), longest)
+}
+
+/// Truncates a text to `longest` characters; an ellipsis stands for the rest.
+pub fn cut(text: &str, longest: usize) -> String {
+    if text.chars().count() <= longest {
+        return text.to_owned();
+    }
+    text.chars()
+        .take(longest.saturating_sub(1))
+        .chain(std::iter::once('…'))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_of_others_cannot_draw_on_the_terminal() {
+        assert_eq!(clean("a\x1b[2Jb\r\n\u{202e}c", 20), "a?[2Jb???c");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_visibly() {
+        assert_eq!(cut("abcdef", 4), "abc…");
+        assert_eq!(cut("äöü", 3), "äöü");
+    }
 
     #[test]
     fn a_word_of_a_shell_is_quoted_where_it_has_to_be() {

@@ -1,14 +1,16 @@
-//! Fetches small documents for the gate itself, over https, for example the keys of an issuer.
+//! Requests of the gate itself, over https: fetches small documents, for example the keys of an
+//! issuer, and delivers messages to webhooks.
 //!
 //! Dialled like any flow: the floor applies, private addresses need to be named, no name is
 //! resolved twice. Redirects are refused, and so are documents that are too long or too slow.
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Request, Response, StatusCode, header};
+use hyper::http::request::Builder;
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 
@@ -23,10 +25,10 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Bytes of a document, at most.
 const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 
-/// A document to fetch, with the settings of the connection.
+/// The receiver of a request, with the settings of the connection.
 #[derive(Debug)]
 pub struct Wanted<'a> {
-    /// The URL of the document.
+    /// The URL.
     pub url: &'a Url,
     /// Private addresses that the host may have.
     pub addresses: &'a [IpNet],
@@ -49,6 +51,15 @@ pub struct Sought<'a> {
     pub longest: usize,
 }
 
+/// A message for a webhook.
+#[derive(Clone, Debug)]
+pub struct Posted {
+    /// Header fields besides the usual ones.
+    pub fields: Vec<(&'static str, String)>,
+    /// JSON.
+    pub body: Bytes,
+}
+
 /// A fetched document.
 #[derive(Clone, Debug)]
 pub struct Document {
@@ -58,7 +69,7 @@ pub struct Document {
     pub max_age: Option<Duration>,
 }
 
-/// The reason why no document was fetched.
+/// The reason why no document was fetched, or no message delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
     /// The host has no address that may be dialled.
@@ -67,7 +78,7 @@ pub enum DocumentError {
     /// The name cannot be resolved.
     #[error("its name cannot be resolved: {0}")]
     Unresolved(ResolveError),
-    /// The status of the server is not 200.
+    /// The status of the server is not 200, or for a message not 2xx.
     #[error("its server answers {0}")]
     Status(StatusCode),
     /// The document is too long, or was cut off.
@@ -82,6 +93,18 @@ pub enum DocumentError {
 }
 
 impl DocumentError {
+    /// Whether a later attempt may succeed.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unresolved(_) | Self::TimedOut | Self::Unreachable(_) => true,
+            Self::Status(status) => {
+                let codes = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+                status.is_server_error() || codes.contains(status)
+            }
+            Self::Denied | Self::TooLong => false,
+        }
+    }
+
     /// The nearest code of the closed list of refusals.
     pub fn code(&self) -> &'static str {
         match self {
@@ -117,7 +140,56 @@ impl Dialer {
         fetched.unwrap_or(Err(DocumentError::TimedOut))
     }
 
+    /// Delivers a message by a POST request, by a route of [`Self::find`]. Every status 2xx is a
+    /// success.
+    pub async fn deliver(
+        &self,
+        wanted: &Wanted<'_>,
+        route: &Route,
+        message: &Posted,
+    ) -> Result<(), DocumentError> {
+        let posted = tokio::time::timeout(DEADLINE, self.post(wanted, route, message)).await;
+        posted.unwrap_or(Err(DocumentError::TimedOut))
+    }
+
+    async fn post(
+        &self,
+        wanted: &Wanted<'_>,
+        route: &Route,
+        message: &Posted,
+    ) -> Result<(), DocumentError> {
+        let stream = self.enter(wanted, route).await?;
+        let mut request =
+            request(Method::POST, wanted.url).header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in &message.fields {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Full::new(message.body.clone()));
+        let request = request.map_err(|error| DocumentError::Unreachable(error.to_string()))?;
+        let check = async |response: Response<Incoming>| match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(DocumentError::Status(status)),
+        };
+        ask(request, check, TokioIo::new(stream)).await
+    }
+
     async fn fetch(&self, wanted: &Wanted<'_>, route: &Route) -> Result<Document, DocumentError> {
+        let stream = self.enter(wanted, route).await?;
+        let request = get(wanted.url, "application/json", None)?;
+        ask(
+            request,
+            async |it| read(it, MAX_DOCUMENT_BYTES).await,
+            TokioIo::new(stream),
+        )
+        .await
+    }
+
+    /// Connects by TLS.
+    async fn enter(
+        &self,
+        wanted: &Wanted<'_>,
+        route: &Route,
+    ) -> Result<tls::ClientStream<Stream>, DocumentError> {
         let unreachable = |error: String| DocumentError::Unreachable(error);
         let Host::Name(name) = &wanted.url.target.host else {
             return Err(DocumentError::Denied);
@@ -128,13 +200,8 @@ impl Dialer {
             DialError::TimedOut => DocumentError::TimedOut,
             DialError::Parent(error) => unreachable(error.to_string()),
         })?;
-        let stream = wanted
-            .tls
-            .enter(name.as_str(), upstream.stream)
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
-        let request = request(wanted.url, "application/json", None)?;
-        ask(request, MAX_DOCUMENT_BYTES, TokioIo::new(stream)).await
+        let entered = wanted.tls.enter(name.as_str(), upstream.stream).await;
+        entered.map_err(|error| unreachable(error.to_string()))
     }
 }
 
@@ -142,17 +209,23 @@ impl Sought<'_> {
     /// Fetches the document on a connection that is checked and encrypted already. The caller
     /// limits the time.
     pub async fn fetch(&self, stream: Stream) -> Result<Document, DocumentError> {
-        let request = request(self.url, self.accept, self.authorization)?;
-        ask(request, self.longest, TokioIo::new(stream)).await
+        let request = get(self.url, self.accept, self.authorization)?;
+        let longest = self.longest;
+        ask(
+            request,
+            async |it| read(it, longest).await,
+            TokioIo::new(stream),
+        )
+        .await
     }
 }
 
 /// Sends one request on a connection of its own, and reads the answer.
-async fn ask<S>(
-    request: Request<Empty<Bytes>>,
-    longest: usize,
+async fn ask<S, T>(
+    request: Request<Full<Bytes>>,
+    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, DocumentError>,
     stream: S,
-) -> Result<Document, DocumentError>
+) -> Result<T, DocumentError>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
@@ -160,7 +233,7 @@ where
     let (mut sender, connection) = http1::handshake(stream).await.map_err(failed)?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(failed)?;
-        read(response, longest).await
+        read(response).await
     };
     let (mut exchange, connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
     tokio::select! {
@@ -172,35 +245,35 @@ where
     exchange.await
 }
 
-fn request(
+fn get(
     url: &Url,
     accept: &str,
     authorization: Option<&[u8]>,
-) -> Result<Request<Empty<Bytes>>, DocumentError> {
+) -> Result<Request<Full<Bytes>>, DocumentError> {
+    let mut request = request(Method::GET, url).header(header::ACCEPT, accept);
+    if let Some(authorization) = authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
+    }
+    let request = request.body(Full::default());
+    request.map_err(|error| DocumentError::Unreachable(error.to_string()))
+}
+
+/// The beginning of a request.
+fn request(method: Method, url: &Url) -> Builder {
     let default = if url.tls { 443 } else { 80 };
     let host = match url.target.port {
         port if port == default => url.target.host.to_string(),
         _ => url.target.to_string(),
     };
-    let mut request = Request::get(url.path.as_str());
-    if let Some(authorization) = authorization {
-        request = request.header(header::AUTHORIZATION, authorization);
-    }
-    request
+    let agent = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
+    Request::builder()
+        .method(method)
+        .uri(url.path.as_str())
         .header(header::HOST, host)
-        .header(header::ACCEPT, accept)
-        .header(
-            header::USER_AGENT,
-            concat!("tidegate/", env!("CARGO_PKG_VERSION")),
-        )
-        .body(Empty::new())
-        .map_err(|error| DocumentError::Unreachable(error.to_string()))
+        .header(header::USER_AGENT, agent)
 }
 
-async fn read(
-    response: Response<hyper::body::Incoming>,
-    longest: usize,
-) -> Result<Document, DocumentError> {
+async fn read(response: Response<Incoming>, longest: usize) -> Result<Document, DocumentError> {
     if response.status() != StatusCode::OK {
         return Err(DocumentError::Status(response.status()));
     }

@@ -30,7 +30,7 @@ use crate::policy::{CallerKey, Category, Decision, Guard, Policy};
 
 pub use alive::{KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, KEEPALIVE_TIME, USER_TIMEOUT, keep_alive};
 pub use descriptors::{Descriptors, NoDescriptor, Split, Taken};
-pub use document::{Document, DocumentError, Sought, Wanted};
+pub use document::{Document, DocumentError, Posted, Sought, Wanted};
 pub use parent::{DialContext, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};
 pub use program::{Children, ProgramEnd, ProgramStart, ProgramWitness, Programs};

@@ -154,7 +154,7 @@ impl Programs {
         why: &str,
         clock: &Clock,
     ) -> Result<Vec<u8>, ProgramError> {
-        self.run_with(words, why, clock, None).await
+        self.run_with(&Run::of(words), why, clock).await
     }
 
     /// Runs a program with `input` on its standard input, and returns its output. `None` if it gave
@@ -166,17 +166,40 @@ impl Programs {
         clock: &Clock,
         input: Vec<u8>,
     ) -> Option<Vec<u8>> {
-        self.run_with(words, why, clock, Some(input)).await.ok()
+        let run = Run {
+            input: Some(input),
+            ..Run::of(words)
+        };
+        self.run_with(&run, why, clock).await.ok()
     }
 
-    async fn run_with(
+    /// Shows a message on the desktop of this process's user, by `notify-send` at `path`. Returns
+    /// whether the program ended well.
+    pub async fn show(
         &self,
-        words: &[String],
+        path: &str,
         why: &str,
         clock: &Clock,
-        input: Option<Vec<u8>>,
-    ) -> Result<Vec<u8>, ProgramError> {
-        let (path, arguments) = words.split_first().ok_or(ProgramError::NotStarted)?;
+        (title, text): (String, String),
+    ) -> bool {
+        let folder = format!("/run/user/{}", rustix::process::geteuid().as_raw());
+        let run = Run {
+            // After `--` no text is an option.
+            more: vec!["--app-name=tidegate".into(), "--".into(), title, text],
+            environment: vec![
+                (
+                    "DBUS_SESSION_BUS_ADDRESS",
+                    format!("unix:path={folder}/bus"),
+                ),
+                ("XDG_RUNTIME_DIR", folder),
+            ],
+            ..Run::of(&[path.to_owned()])
+        };
+        self.run_with(&run, why, clock).await.is_ok()
+    }
+
+    async fn run_with(&self, run: &Run, why: &str, clock: &Clock) -> Result<Vec<u8>, ProgramError> {
+        let path = run.words.first().ok_or(ProgramError::NotStarted)?;
         let start = ProgramStart { path, why };
         self.witness.starts(&start);
         let mut account = Account {
@@ -186,7 +209,7 @@ impl Programs {
             began: clock.instant(),
             end: ("cancelled", None),
         };
-        let ran = self.checked(words, path, arguments, input).await;
+        let ran = self.checked(run).await;
         account.end = match &ran {
             Ok(_) => ("ok", Some(0)),
             Err(error) => (error.word(), error.code()),
@@ -197,23 +220,15 @@ impl Programs {
         ran
     }
 
-    async fn checked(
-        &self,
-        words: &[String],
-        path: &str,
-        arguments: &[String],
-        input: Option<Vec<u8>>,
-    ) -> Result<Vec<u8>, ProgramError> {
-        let (owners, looked_at) = (self.owners.clone(), words.to_vec());
+    async fn checked(&self, run: &Run) -> Result<Vec<u8>, ProgramError> {
+        let (owners, looked_at) = (self.owners.clone(), run.words.clone());
         let look = move || exposed_program(&looked_at, &owners.for_programs());
         let looked = tokio::task::spawn_blocking(look).await;
         if let Some(exposed) = looked.map_err(|_| ProgramError::NotStarted)? {
             return Err(ProgramError::Exposed(exposed));
         }
-        let mut command = command(path, arguments);
-        if input.is_some() {
-            command.stdin(Stdio::piped());
-        }
+        let mut command = run.command().ok_or(ProgramError::NotStarted)?;
+        let input = run.input.clone();
         let (mut child, status) = self.children.start(&mut command)?;
         let group = Group::of(&child);
         let ran = timeout(PROGRAM_TIMEOUT, to_its_end(&mut child, status, input)).await;
@@ -231,6 +246,42 @@ impl ProgramError {
             Self::Failed(code) => *code,
             _ => None,
         }
+    }
+}
+
+/// A program to run.
+#[derive(Clone, Debug)]
+struct Run {
+    /// Its path and arguments, as the operator wrote them. Arguments that are files are checked.
+    words: Vec<String>,
+    /// Further arguments, which the gate wrote.
+    more: Vec<String>,
+    /// Its environment, besides `PATH`.
+    environment: Vec<(&'static str, String)>,
+    /// Its standard input.
+    input: Option<Vec<u8>>,
+}
+
+impl Run {
+    fn of(words: &[String]) -> Self {
+        Self {
+            words: words.to_vec(),
+            more: Vec::new(),
+            environment: Vec::new(),
+            input: None,
+        }
+    }
+
+    fn command(&self) -> Option<Command> {
+        let (path, arguments) = self.words.split_first()?;
+        let mut command = command(path, arguments);
+        command
+            .args(&self.more)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if self.input.is_some() {
+            command.stdin(Stdio::piped());
+        }
+        Some(command)
     }
 }
 

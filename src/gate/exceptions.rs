@@ -22,6 +22,21 @@ use super::{Gate, Snapshot};
 /// The bound on a sleep while an exception is in force: a clock that jumps is noticed after that.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
+/// The state of the ledger of a gate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LedgerStatus {
+    /// The last entry that this gate has read.
+    pub revision: u64,
+    /// When the ledger last answered.
+    pub answered: Option<Timestamp>,
+    /// Why it does not answer now; `None`: it answers.
+    pub failure: Option<String>,
+    /// Attempts to read or append that failed, since the start.
+    pub failures: u64,
+    /// Whether what it grants counts as ended: it has not answered for too long.
+    pub is_stale: bool,
+}
+
 /// What the gate knows of exceptions besides the set that decides.
 #[derive(Debug, Default)]
 pub struct ExceptionKeeper {
@@ -324,6 +339,25 @@ pub(super) fn asker(actor: &crate::ledger::Actor) -> Asker {
 }
 
 impl Gate {
+    /// The state of the ledger, which is also put into the metrics; `None`: there is no ledger.
+    pub fn ledger_status(&self) -> Option<LedgerStatus> {
+        let ledger = self.exceptions.ledger.as_ref()?;
+        let health = ledger.health();
+        let status = LedgerStatus {
+            revision: ledger.state().revision,
+            answered: health.answered,
+            failure: health.failure.as_ref().map(ToString::to_string),
+            failures: health.failures,
+            is_stale: self.exceptions.is_stale(ledger, self.clock.now()),
+        };
+        let LedgerStatus {
+            revision, answered, ..
+        } = status;
+        self.metrics
+            .ledger(revision, answered, status.is_stale, status.failures);
+        Some(status)
+    }
+
     /// Builds the exceptions in force for a generation.
     pub(super) fn refresh_exceptions(&self, snapshot: &Snapshot) {
         // One set at a time: a set that was built earlier never replaces a later one.

@@ -1,4 +1,4 @@
-//! The gate's own fetches for identity, as flows of the caller `tidegate` in the record.
+//! The gate's own requests, as flows of the caller `tidegate` in the record.
 
 use std::sync::Arc;
 
@@ -23,11 +23,17 @@ pub(super) struct Fetches {
 /// A permitted fetch. Dropped without an end, it is recorded as cancelled.
 struct Open {
     facts: FlowFacts,
+    /// Bytes of its body.
+    sends: u64,
     permit: Option<Permit>,
 }
 
 impl Fetches {
     fn facts(&self, fetch: &OwnFetch) -> FlowFacts {
+        let (method, category, action) = match fetch.sends {
+            Some(_) => ("POST", Category::Unknown, Action::Write),
+            None => ("GET", Category::Auth, Action::Read),
+        };
         FlowFacts {
             flow: Uuid::now_v7(),
             outcome: Outcome::Allow,
@@ -36,9 +42,9 @@ impl Fetches {
             rule: Some(fetch.rule.as_str().into()),
             policy_digest: Some(self.digest.clone()),
             policy_generation: self.generation,
-            category: Some(Category::Auth),
+            category: Some(category),
             category_basis: Some(Basis::Rule),
-            action: Some(Action::Read),
+            action: Some(action),
             evidence: "none",
             trust: "none",
             user: Some(USER.into()),
@@ -47,7 +53,7 @@ impl Fetches {
             server_port: Some(fetch.target.port),
             dns_answers: (!fetch.answers.is_empty()).then(|| fetch.answers.clone()),
             protocol: Some("http"),
-            method: Some("GET".into()),
+            method: Some(method.into()),
             ..FlowFacts::default()
         }
     }
@@ -61,6 +67,7 @@ impl Journal for Fetches {
             let written = permit.decided(&facts).await;
             let open = Box::new(Open {
                 facts,
+                sends: fetch.sends.unwrap_or_default(),
                 permit: Some(permit),
             });
             if written.is_err() {
@@ -93,6 +100,7 @@ impl OpenFetch for Open {
         self.end(match end {
             Ok(bytes) => CloseFacts {
                 end: End::Closed,
+                bytes_out: self.sends,
                 bytes_in: bytes,
                 requests: 1,
                 ..CloseFacts::default()

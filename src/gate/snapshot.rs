@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
-use crate::config::{AdminTls, Config, CredentialKey, Limits, Listener, Workspaces};
+use crate::config::{AdminTls, Config, CredentialKey, Limits, Listener, Notifier, Workspaces};
 use crate::dial::{Dialer, Programs};
 use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
@@ -66,6 +66,8 @@ pub struct Snapshot {
     pub admin_names: Arc<[Arc<str>]>,
     /// The programs that the gate may start, with the record of each start.
     pub programs: Programs,
+    /// Where reviewers are notified of new requests for approval.
+    pub notifiers: Arc<[Notifier]>,
     /// The folders that are mapped to repositories.
     pub workspaces: Workspaces,
     /// The listeners of this generation, in the order in which they were bound.
@@ -173,6 +175,7 @@ impl Snapshot {
             admin_tls: config.listen.admin_tls.clone(),
             admin_names: config.listen.admin_names.clone().into(),
             programs: parts.programs.clone(),
+            notifiers: config.notifiers.clone().into(),
             workspaces: config.workspaces.clone(),
             exceptions: ArcSwap::default(),
             max_exception: config.max_exception,

@@ -1,4 +1,4 @@
-//! The record of the gate's own fetches: the keys of issuers.
+//! The record of the gate's own requests: for the keys of issuers, and to webhooks.
 //!
 //! The layer above implements it, so that this module needs no log.
 
@@ -9,11 +9,13 @@ use std::pin::Pin;
 
 use crate::name::Target;
 
-/// A fetch of the gate itself.
+/// A request of the gate itself.
 #[derive(Clone, Debug)]
 pub struct OwnFetch {
-    /// The rule that allows the fetch: `identity.issuer.NAME`.
+    /// The rule that allows the request: `identity.issuer.NAME`, `notify.NAME`.
     pub rule: String,
+    /// Bytes of the body of a POST request; `None`: it is a GET request.
+    pub sends: Option<u64>,
     /// The host and port of the document.
     pub target: Target,
     /// The resolved addresses.

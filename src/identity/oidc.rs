@@ -215,6 +215,7 @@ impl Issuers {
         };
         let mut fetch = OwnFetch {
             rule: format!("identity.issuer.{}", issuer.config.name),
+            sends: None,
             target: url.target.clone(),
             answers: Box::default(),
         };

@@ -80,8 +80,18 @@ declare! {
         "Flows or clients turned away before they began: no room in the log, or too many clients.";
     http2_ended: IntCounterVec = "tidegate_http2_ended_total" ["side", "reason"],
         "Connections of HTTP/2 that were ended for what the other side sent.";
+    ledger_failures: IntCounter = "tidegate_ledger_failures_total" [],
+        "Attempts to read or append to the ledger that failed.";
+    ledger_last_answer: IntGauge = "tidegate_ledger_last_answer_timestamp_seconds" [],
+        "When the ledger last answered; 0 where there is no ledger, or it has not answered yet.";
+    ledger_revision: IntGauge = "tidegate_ledger_revision" [],
+        "The last entry of the ledger that this gate has read.";
+    ledger_stale: IntGauge = "tidegate_ledger_stale" [],
+        "1 while what the ledger grants counts as ended: it has not answered for too long.";
     issuer_fetches: IntCounterVec = "tidegate_issuer_fetches_total" ["result"],
         "Attempts to fetch the keys of issuers of OIDC tokens.";
+    notifications: IntCounterVec = "tidegate_notifications_total" ["result"],
+        "Messages about new requests for approval: ok or failed.";
     parent_dials: IntCounterVec = "tidegate_parent_dials_total" ["result"],
         "Flows that were to go through a parent proxy: ok, or why none took them.";
     policy_advisory: IntGauge = "tidegate_policy_advisory" [],

@@ -138,6 +138,12 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
                 object.address("client.address", *network);
             })
         }
+        Event::NotificationFailed { notifier, detail } => {
+            line(at, "notification_failed", Says::Nothing, |object| {
+                object.text("tidegate.notifier", notifier, NAME);
+                object.text("tidegate.detail", detail, DETAIL);
+            })
+        }
         Event::ProgramStarted { path, detail } => {
             line(at, "program_started", Says::Nothing, |object| {
                 program(object, path, detail);

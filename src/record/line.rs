@@ -473,6 +473,13 @@ pub enum Event {
         /// `client.address`: the network of the last one, which had the most waiting connections.
         network: IpAddr,
     },
+    /// A message about new requests for approval did not reach its receiver.
+    NotificationFailed {
+        /// `tidegate.notifier`: the name in `[notify.NAME]`.
+        notifier: Arc<str>,
+        /// `tidegate.detail`: the reason.
+        detail: Box<str>,
+    },
     /// The gate is about to start a program.
     ProgramStarted {
         /// `process.executable.path`.

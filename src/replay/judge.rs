@@ -482,7 +482,7 @@ fn recorded(line: &Recorded<'_>) -> Result<Effect, NotJudged> {
 
 /// Whether no rule of a policy decided: such a flow is not judged.
 fn is_of_the_gate(rule: &str) -> bool {
-    rule == "tidegate.internal" || rule.starts_with("identity.")
+    rule == "tidegate.internal" || rule.starts_with("identity.") || rule.starts_with("notify.")
 }
 
 /// Whether a flow was allowed, and its outgoing connection failed.

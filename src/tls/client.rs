@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Database, DatabaseServer, Parent, PemFile};
+use crate::config::{Database, DatabaseServer, Delivery, Notifier, Parent, PemFile, Webhook};
 use crate::diag::Diagnostic;
 use crate::name::Host;
 
@@ -50,10 +50,7 @@ impl Client {
     /// Builds the client for a parent proxy: trusts its roots, and presents the gate's certificate
     /// if one is configured.
     pub fn of_parent(parent: &Parent) -> Result<Self, Box<Diagnostic>> {
-        let mut roots = Vec::new();
-        for file in &parent.roots {
-            roots.extend(material::certificates(file)?);
-        }
+        let roots = certificates(&parent.roots)?;
         let client = parent.client.as_ref();
         let identity = client.map(|(cert, key)| identity(cert, key)).transpose()?;
         let built = config(&roots, identity, HTTP).map(Self);
@@ -68,15 +65,30 @@ impl Client {
         if matches!(database.server, DatabaseServer::Socket(_)) {
             return Ok(None);
         }
-        let mut roots = Vec::new();
-        for file in &database.roots {
-            roots.extend(material::certificates(file)?);
-        }
+        let roots = certificates(&database.roots)?;
         let built = config(&roots, None, POSTGRES).map(|config| Some(Self(config)));
         built.map_err(|error| {
             let message = format!("[ledger]: {error}");
             Box::new(Diagnostic::unplaced("bad-ledger", message))
         })
+    }
+
+    /// Builds the client for a webhook: trusts its roots.
+    pub fn of_webhook(webhook: &Webhook) -> Result<Self, Box<Diagnostic>> {
+        let built = config(&certificates(&webhook.roots)?, None, HTTP).map(Self);
+        built.map_err(|error| {
+            let message = format!("[notify.NAME]: {error}");
+            Box::new(Diagnostic::unplaced("bad-notify", message))
+        })
+    }
+
+    /// Returns the findings about the certificate authorities of webhooks.
+    pub fn wrong_with_webhooks(notifiers: &[Notifier]) -> impl Iterator<Item = Diagnostic> {
+        let webhooks = notifiers.iter().filter_map(|it| match &it.delivery {
+            Delivery::Webhook(webhook) if !webhook.roots.is_empty() => Some(webhook),
+            _ => None,
+        });
+        webhooks.filter_map(|webhook| Some(*Self::of_webhook(webhook).err()?))
     }
 
     /// Returns the findings about the certificates of parents.
@@ -120,6 +132,14 @@ impl Client {
 
 /// The client certificate of the gate: the chain, the leaf first, and the key of the leaf.
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn certificates(files: &[PemFile]) -> Result<Vec<CertificateDer<'static>>, Box<Diagnostic>> {
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(material::certificates(file)?);
+    }
+    Ok(all)
+}
 
 fn identity(cert: &PemFile, key: &PemFile) -> Result<Identity, Box<Diagnostic>> {
     Ok((material::certificates(cert)?, material::key(key)?))

@@ -63,6 +63,7 @@ mod limits;
 mod lingering;
 mod mcp;
 mod next_run;
+mod notify;
 mod oidc;
 mod parents;
 mod paths;

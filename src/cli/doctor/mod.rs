@@ -5,6 +5,7 @@
 
 #[cfg(target_os = "linux")]
 mod inside;
+mod ledger;
 mod noproxy;
 mod proxy;
 mod reach;
@@ -117,6 +118,7 @@ impl Doctor {
         items.push(policy(&loaded));
         items.extend(telemetry(&loaded));
         items.push(standing::look(&loaded));
+        items.extend(ledger::look(&loaded));
         if loaded
             .config
             .as_ref()

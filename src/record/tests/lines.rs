@@ -50,6 +50,7 @@ async fn every_kind_of_line_fits_the_schema() {
         "exception_granted",
         "exception_revoked",
         "jail_started",
+        "notification_failed",
         "policy_advisory",
         "policy_loaded",
         "policy_rejected",
@@ -86,6 +87,10 @@ fn events() -> Vec<Event> {
         Event::ConnectionsEvicted {
             count: 384,
             network: [192, 0, 2, 7].into(),
+        },
+        Event::NotificationFailed {
+            notifier: "on-call".into(),
+            detail: "its server answers 500".into(),
         },
         Event::ProgramStarted {
             path: "/usr/local/bin/proxy-token".into(),

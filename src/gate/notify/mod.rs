@@ -1,0 +1,222 @@
+//! Notifies reviewers of new requests for approval: by webhook, program or desktop.
+//!
+//! Each notifier of `[notify.NAME]` gets at most one message each `every`, and one at a time: a
+//! message tells of all requests that were filed since the last one, and lists [`MAX_LISTED`] of
+//! them. So an agent that files many requests causes no more messages than one. There is no queue:
+//! a message is made from the table of requests when it is sent. A message that was not delivered
+//! is sent again with the next ones, after a longer time.
+//!
+//! No decision and no settlement waits for a message.
+
+mod message;
+mod webhook;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::{Delivery, Notifier, WebhookFormat};
+use crate::record::Event;
+
+use super::approvals::{Request, RequestState};
+use super::{Gate, Snapshot};
+
+pub use message::{ListedRequest, Message, Settle};
+use webhook::WebhookFailure;
+
+/// Requests that one message lists, at most.
+pub const MAX_LISTED: usize = 10;
+/// The time in which requests that follow each other become one message.
+const COALESCE: Duration = Duration::from_secs(1);
+/// The maximum time between two attempts to deliver, as a multiple of `every`.
+const MAX_BACKOFF: u32 = 10;
+/// The maximum time of one delivery, with all its attempts.
+const DELIVERY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Why a message was not delivered.
+#[derive(Debug, thiserror::Error)]
+enum NotifyError {
+    /// The webhook was not reached, or refused the message.
+    #[error(transparent)]
+    Webhook(#[from] WebhookFailure),
+    /// The program failed; its end is on record.
+    #[error("its program failed: see `program_ended`")]
+    Program,
+    /// No answer in time.
+    #[error("it took longer than {} s", DELIVERY_TIMEOUT.as_secs())]
+    TimedOut,
+}
+
+/// What one notifier was told.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The requests that a message told of, or tells of now.
+    told: HashSet<Uuid>,
+    /// Whether a message is on its way.
+    is_sending: bool,
+    /// No message is sent before.
+    next: Option<Instant>,
+    /// Messages that were not delivered, one after the other.
+    failures: u32,
+}
+
+/// The end of a delivery: the notifier, the requests of the message, and whether it arrived.
+type Delivered = (Arc<str>, Vec<Uuid>, bool);
+
+impl Gate {
+    /// Notifies reviewers until it is cancelled.
+    pub async fn notify_reviewers(self: Arc<Self>, until: CancellationToken) {
+        until.run_until_cancelled(self.keep_notifying()).await;
+    }
+
+    async fn keep_notifying(self: &Arc<Self>) {
+        let mut each: HashMap<Arc<str>, Progress> = HashMap::new();
+        let mut sending: JoinSet<Delivered> = JoinSet::new();
+        loop {
+            let mut changed = std::pin::pin!(self.requests.changed());
+            // Registered before the table is read, so that no change is missed.
+            changed.as_mut().enable();
+            let pause = self.send_due(&mut each, &mut sending);
+            tokio::select! {
+                () = &mut changed => tokio::time::sleep(COALESCE).await,
+                () = tokio::time::sleep(pause) => {}
+                Some(ended) = sending.join_next(), if !sending.is_empty() => {
+                    if let Ok(ended) = ended {
+                        self.note_delivered(&mut each, &ended);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins each message that is due. Returns the time until the next one may be.
+    fn send_due(
+        self: &Arc<Self>,
+        each: &mut HashMap<Arc<str>, Progress>,
+        sending: &mut JoinSet<Delivered>,
+    ) -> Duration {
+        let snapshot = self.snapshot.load_full();
+        let named = |name: &Arc<str>| snapshot.notifiers.iter().any(|it| it.name == *name);
+        each.retain(|name, progress| progress.is_sending || named(name));
+        let now = self.clock.instant();
+        let mut pause = Duration::MAX;
+        for notifier in &*snapshot.notifiers {
+            let progress = each.entry(notifier.name.clone()).or_default();
+            progress.told.retain(|id| self.requests.is_pending(*id));
+            let (new, open) = self.untold(notifier, &progress.told);
+            if new.is_empty() || progress.is_sending {
+                continue;
+            }
+            let left = progress.next.map(|it| it.saturating_duration_since(now));
+            if let Some(left) = left.filter(|left| !left.is_zero()) {
+                pause = pause.min(left);
+                continue;
+            }
+            let ids: Vec<Uuid> = new.iter().map(|request| request.id).collect();
+            progress.told.extend(&ids);
+            progress.is_sending = true;
+            let message = Message::of(notifier, &new, open, self.clock.now());
+            let (gate, snapshot, notifier) = (self.clone(), snapshot.clone(), notifier.clone());
+            sending.spawn(async move {
+                let arrived = gate.deliver(&snapshot, &notifier, &message).await;
+                (notifier.name.clone(), ids, arrived)
+            });
+        }
+        pause
+    }
+
+    /// The requests that wait for reviewers and that a notifier was not told of, and the number of
+    /// all that wait.
+    fn untold(&self, notifier: &Notifier, told: &HashSet<Uuid>) -> (Vec<Request>, usize) {
+        let is_of_tier = |request: &Request| {
+            let tier = request.facts.tier.as_ref();
+            notifier.tiers.is_empty() || tier.is_some_and(|tier| notifier.tiers.contains(tier))
+        };
+        let mut all = self
+            .requests
+            .list(|it| it.state == RequestState::Pending && is_of_tier(it));
+        let open = all.len();
+        all.retain(|request| !told.contains(&request.id));
+        (all, open)
+    }
+
+    /// Notes the end of a delivery.
+    fn note_delivered(&self, each: &mut HashMap<Arc<str>, Progress>, ended: &Delivered) {
+        let (name, ids, arrived) = ended;
+        let Some(progress) = each.get_mut(name) else {
+            return;
+        };
+        progress.is_sending = false;
+        progress.failures = if *arrived { 0 } else { progress.failures + 1 };
+        if !arrived {
+            for id in ids {
+                progress.told.remove(id);
+            }
+        }
+        let snapshot = self.snapshot.load();
+        let notifier = snapshot.notifiers.iter().find(|it| it.name == *name);
+        let every = notifier.map_or(Duration::ZERO, |it| it.every);
+        let times = 2_u32.saturating_pow(progress.failures).min(MAX_BACKOFF);
+        progress.next = self
+            .clock
+            .instant()
+            .checked_add(every.saturating_mul(times));
+    }
+
+    /// Delivers a message. Returns whether it arrived; a failure is counted and on record.
+    async fn deliver(&self, snapshot: &Snapshot, notifier: &Notifier, message: &Message) -> bool {
+        let delivered = timeout(
+            DELIVERY_TIMEOUT,
+            self.try_to_deliver(snapshot, notifier, message),
+        );
+        let delivered = delivered.await.unwrap_or(Err(NotifyError::TimedOut));
+        self.metrics.notified(delivered.is_ok());
+        if let Err(error) = &delivered {
+            tracing::warn!(notifier = %notifier.name, "reviewers are not notified: {error}");
+            self.recorder.event(&Event::NotificationFailed {
+                notifier: notifier.name.clone(),
+                detail: error.to_string().into(),
+            });
+        }
+        delivered.is_ok()
+    }
+
+    async fn try_to_deliver(
+        &self,
+        snapshot: &Snapshot,
+        notifier: &Notifier,
+        message: &Message,
+    ) -> Result<(), NotifyError> {
+        let why = format!("notifier `{}`", notifier.name);
+        let programs = &snapshot.programs;
+        let done = match &notifier.delivery {
+            Delivery::Webhook(webhook) => {
+                let body = match webhook.format {
+                    WebhookFormat::Json => message.json(),
+                    WebhookFormat::Slack => message.slack(),
+                };
+                let name = &notifier.name;
+                let posted = self.post(snapshot, (name, webhook), message.id, body);
+                return Ok(posted.await?);
+            }
+            Delivery::Command(words) => {
+                let ended = programs.ask(words, &why, &self.clock, message.json());
+                ended.await.is_some()
+            }
+            Delivery::Desktop(path) => {
+                let texts = message.desktop();
+                programs.show(path, &why, &self.clock, texts).await
+            }
+        };
+        if done {
+            Ok(())
+        } else {
+            Err(NotifyError::Program)
+        }
+    }
+}
