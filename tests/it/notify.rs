@@ -276,12 +276,10 @@ const HOSTILE: &str =
 fn slack_gets_a_text_in_which_nothing_of_an_agent_has_an_effect() {
     let pki = Pki::new();
     let hooks = receiver(&pki, &["200 OK"]);
-    let text = format!(
-        "\n[notify.chat]\nurl-file = \"slack.key\"\nformat = \"slack\"\nevery = \"1 s\"\n\
-         addresses = [\"127.0.0.0/8\"]\nroots = [\"hooks.pem\"]\n"
-    );
+    let text = "\n[notify.chat]\nurl-file = \"slack.key\"\nformat = \"slack\"\nevery = \"1 s\"\n\
+                addresses = [\"127.0.0.0/8\"]\nroots = [\"hooks.pem\"]\n";
     let url = format!("https://{HOOKS}:{}/services/T0/B0/secret\n", hooks.port());
-    let bench = Bench::start(&text, &[("hooks.pem", &pki.pem()), ("slack.key", &url)]);
+    let bench = Bench::start(text, &[("hooks.pem", &pki.pem()), ("slack.key", &url)]);
     bench.file(HOST, HOSTILE);
     until("the message", || !hooks.requests().is_empty());
     let message = hooks.last();
