@@ -400,3 +400,36 @@ fn an_invariant_holds_of_each_form_of_an_ipv4_address() {
     let found = invariant_findings(&read(&text), &policy.expect("a policy"));
     assert_eq!(found.len(), 1, "{found:#?}");
 }
+
+#[test]
+fn members_by_claim_and_by_certificate_name_are_differences() {
+    let group = |members: &str| {
+        with_rules(&format!(
+            "[group.deploy]\nmembers = [{members}]\n\
+             [[rule]]\nid = \"deploy\"\nverdict = \"allow\"\nfrom.groups = [\"deploy\"]\n\
+             to.hosts = [\"deploy.example\"]\n"
+        ))
+    };
+    let relation = |before: &str, after: &str| difference(&group(before), &group(after)).relation;
+    for kind in ["claim:team=", "san:spiffe://acme.example/"] {
+        let (one, many) = (format!("\"{kind}a\""), format!("\"{kind}*\""));
+        assert_eq!(relation(&one, &one), Relation::Equal, "{kind}");
+        assert_eq!(relation(&one, &many), Relation::Wider, "{kind}");
+        assert_eq!(relation(&many, &one), Relation::Narrower, "{kind}");
+        assert_eq!(relation("", &one), Relation::Wider, "{kind}");
+        let other = format!("\"{kind}b\"");
+        assert_eq!(relation(&one, &other), Relation::Both, "{kind}");
+    }
+    // Another claim gives the group to other callers.
+    let claims = ("\"claim:team=a\"", "\"claim:unit=a\"");
+    assert_eq!(relation(claims.0, claims.1), Relation::Both);
+    let kinds = ("\"claim:team=a\"", "\"san:a\"");
+    assert_eq!(relation(kinds.0, kinds.1), Relation::Both);
+    // More patterns than are compared letter by letter.
+    let many = |from: usize| {
+        let members = (from..from + 70).map(|it| format!("\"claim:team={it}\""));
+        members.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(relation(&many(0), &many(0)), Relation::Equal);
+    assert_eq!(relation(&many(0), &many(1)), Relation::Both);
+}

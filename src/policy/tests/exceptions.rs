@@ -161,6 +161,41 @@ fn a_limit_without_an_allowance_and_a_spent_one_let_nothing_pass() {
     policy.exceptions()[0].set_allowance(Arc::new(Allowance::full(limit)));
     let passes = at(&asking, "a.example.net:443", before(END));
     assert_eq!(said(&passes), (Verdict::Allow, "allowed", "E"));
+    let [limited] = policy.exceptions() else {
+        panic!("one exception")
+    };
+    assert!(limited.allowance().is_some() && !limited.is_granted());
+    assert!(!limited.has_no_bytes(), "only requests are limited");
+}
+
+#[test]
+fn an_open_flow_has_no_bytes_left_where_its_exception_has_none() {
+    let limited = |limit: &str| {
+        let lines = format!("to.hosts = [\"a.example.net\"]\n{limit}");
+        with(&exception("E", &lines)).exceptions()[0].clone()
+    };
+    let limit = Limit {
+        bytes_out: Some(1024),
+        ..Limit::default()
+    };
+    assert!(!limited("").has_no_bytes());
+    assert!(limited("limit.bytes-out = \"1 KiB\"").has_no_bytes());
+    let full = limited("limit.bytes-out = \"1 KiB\"");
+    full.set_allowance(Arc::new(Allowance::full(limit)));
+    assert!(!full.has_no_bytes());
+    let spent = Allowance::new(limit, Arc::default());
+    spent.note(limit);
+    let empty = limited("limit.bytes-out = \"1 KiB\"");
+    empty.set_allowance(Arc::new(spent));
+    assert!(empty.has_no_bytes());
+}
+
+#[test]
+fn a_granted_exception_that_is_not_in_force_has_its_reason() {
+    let reasons = [("G".to_owned(), Arc::from("no group"))].into();
+    let none = Exceptions::new(Vec::new()).without(reasons);
+    assert_eq!(none.why_not("G").map(|it| &**it), Some("no group"));
+    assert_eq!(none.why_not("H"), None);
 }
 
 #[test]

@@ -141,6 +141,13 @@ fn a_network_stands_for_the_names_that_may_resolve_into_it() {
         messages(&format!("{rule}{}", never("10.3.0.0/16"))),
         [""; 0]
     );
+    // The granted network is the larger one, and a deny covers what the invariant names of it.
+    let part = "[[rule]]\nid = \"part\"\nverdict = \"deny\"\nto.hosts = [\"10.2.3.0/24\"]\n";
+    assert_eq!(broken(&format!("{rule}{}", never("10.2.3.0/24"))).len(), 1);
+    assert_eq!(
+        messages(&format!("{rule}{part}{}", never("10.2.3.0/24"))),
+        [""; 0]
+    );
     let deny = "[[rule]]\nid = \"no\"\nverdict = \"deny\"\nto.hosts = [\"10.0.0.0/8\"]\n";
     assert_eq!(
         messages(&format!("{rule}{deny}{}", never("10.0.0.0/8"))),

@@ -2,6 +2,7 @@
 
 mod decision;
 mod defaults;
+mod details;
 mod diagnostics;
 mod differences;
 mod exceptions;

@@ -1,0 +1,225 @@
+//! Details that the tests of the meaning of a policy do not reach; mutation testing found each.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::*;
+
+use Verdict::{Allow, Deny};
+
+fn target(authority: &str) -> Target {
+    Target::from_connect(authority.as_bytes()).expect("host:port")
+}
+
+/// Returns a policy whose tier `standard` observes.
+fn observing(rules: &str) -> Policy {
+    let tiers = TIERS.replace("[tier.standard]\n", "[tier.standard]\nmode = \"observe\"\n");
+    compiled(&format!("{tiers}{rules}"))
+}
+
+#[test]
+fn an_address_in_a_denied_network_is_dialled_only_where_the_tier_observes() {
+    let rules = "[[rule]]\nid = \"names\"\nverdict = \"allow\"\nto.hosts = [\"*.example.com\"]\n\
+                 [[rule]]\nid = \"no\"\nverdict = \"deny\"\nto.hosts = [\"8.8.8.0/24\", \"10.0.0.0/8\"]\n";
+    let policy = observing(rules);
+    let guard = Guard::default();
+    let dials = |tier: &str, address: &str| {
+        let decision = asking(&policy, tier).connect("a.example.com:443");
+        let address: IpAddr = address.parse().expect("an address");
+        policy.lets_dial(&decision, address, 443, &guard)
+    };
+    assert!(dials("standard", "8.8.8.8"));
+    assert!(!dials("restricted", "8.8.8.8"));
+    assert!(dials("restricted", "8.8.4.4"));
+    // No allow grants a private address.
+    assert!(!dials("standard", "10.0.0.1"));
+    assert!(!dials("standard", "192.168.0.1"));
+}
+
+#[test]
+fn a_policy_is_enforced_where_the_tier_or_the_caller_is() {
+    let mut policy = observing("");
+    let enforces = |policy: &Policy, tier: &str, enforced: bool| {
+        let who = Who {
+            enforced,
+            ..asking(policy, tier).who
+        };
+        policy.enforces(&who)
+    };
+    assert!(!enforces(&policy, "standard", false));
+    assert!(enforces(&policy, "standard", true));
+    assert!(enforces(&policy, "restricted", false));
+    policy.observe();
+    assert!(!enforces(&policy, "restricted", false));
+}
+
+#[test]
+fn an_unseen_path_meets_the_paths_of_allows_or_those_of_denies() {
+    let policy = with_rules(
+        r#"
+        [[rule]]
+        id = "site"
+        verdict = "allow"
+        to.hosts = ["a.example.com"]
+        does.methods = ["GET"]
+        [[rule]]
+        id = "files"
+        verdict = "allow"
+        to.hosts = ["b.example.com"]
+        does.paths = ["/files/**"]
+        [[rule]]
+        id = "no"
+        verdict = "deny"
+        to.hosts = ["a.example.com"]
+        does.paths = ["/secret/**"]
+        "#,
+    );
+    let judged = |host: &str, lenient: bool| {
+        let facts = RequestFacts {
+            unseen_path: Some(UnseenPath {
+                category: None,
+                lenient,
+            }),
+            ..RequestFacts::default()
+        };
+        let url = format!("https://{host}.example.com/");
+        let decision = asking(&policy, "standard").judge("GET", &url, Some(&facts));
+        (decision.verdict, decision.rule.name.to_string())
+    };
+    assert_eq!(judged("a", true), (Allow, "site".to_owned()));
+    assert_eq!(judged("a", false), (Deny, "no".to_owned()));
+    assert_eq!(judged("b", true), (Allow, "files".to_owned()));
+    assert_eq!(judged("b", false).0, Deny);
+}
+
+#[test]
+fn another_reading_of_a_request_meets_denies_and_no_allow() {
+    let policy = with_rules(
+        r#"
+        [[rule]]
+        id = "look"
+        verdict = "allow"
+        to.hosts = ["a.example.com"]
+        does.operations = ["look"]
+        [[rule]]
+        id = "no"
+        verdict = "deny"
+        to.hosts = ["b.example.com"]
+        does.operations = ["look"]
+        [[rule]]
+        id = "rest"
+        verdict = "allow"
+        to.hosts = ["b.example.com"]
+        "#,
+    );
+    let facts = |operation: &str, others: Vec<RequestFacts>| RequestFacts {
+        operation: Some(operation.into()),
+        other_readings: others.into(),
+        ..RequestFacts::default()
+    };
+    let verdict = |host: &str, done: RequestFacts| {
+        let url = format!("https://{host}.example.com/");
+        let decision = asking(&policy, "standard").judge("GET", &url, Some(&done));
+        decision.verdict
+    };
+    let look = || facts("look", Vec::new());
+    assert_eq!(verdict("a", look()), Allow);
+    assert_eq!(verdict("a", facts("drop", vec![look()])), Deny);
+    assert_eq!(verdict("b", facts("drop", Vec::new())), Allow);
+    assert_eq!(verdict("b", facts("drop", vec![look()])), Deny);
+}
+
+#[test]
+fn facts_are_the_same_where_rules_cannot_tell_them_apart() {
+    let facts = |operation: &str, repository: Option<&str>, package: Option<&str>| RequestFacts {
+        operation: Some(operation.into()),
+        repository: repository.map(Into::into),
+        package: package.map(Into::into),
+        ..RequestFacts::default()
+    };
+    let one = facts("push", Some("Acme/App"), None);
+    assert!(one.names_the_same(&facts("push", Some("acme/app"), None)));
+    assert!(!one.names_the_same(&facts("fetch", Some("acme/app"), None)));
+    assert!(!one.names_the_same(&facts("push", Some("acme/web"), None)));
+    assert!(!one.names_the_same(&facts("push", None, None)));
+    assert!(!one.names_the_same(&facts("push", Some("acme/app"), Some("p"))));
+}
+
+#[test]
+fn a_path_is_needed_where_it_can_change_the_category() {
+    let policy = with_rules("");
+    let needs = |authority: &str, category| policy.needs_path(&target(authority), category);
+    assert!(!needs("api.model.example:443", Category::ModelApi));
+    assert!(!needs("api.model.example:443", Category::Telemetry));
+    assert!(needs("api.model.example:443", Category::SourceControl));
+    assert!(!needs("forge.example:443", Category::ModelApi));
+    assert!(!needs("unknown.example:443", Category::ModelApi));
+}
+
+#[test]
+fn a_listed_server_is_found_by_its_place_and_its_name() {
+    let policy = with_rules("[mcp.issues]\nurl = \"https://mcp.example.com/mcp\"\n");
+    assert!(policy.has_server(&target("mcp.example.com:443")));
+    assert!(!policy.has_server(&target("mcp.example.com:8443")));
+    assert!(!policy.has_server(&target("www.example.com:443")));
+    assert_eq!(policy.server_path("issues"), Some("/mcp"));
+    assert_eq!(policy.server_path("other"), None);
+}
+
+#[test]
+fn the_longest_age_of_several_denies_counts_and_the_first_is_named() {
+    let deny = |id: &str, age: &str| {
+        format!(
+            "[[rule]]\nid = \"{id}\"\nverdict = \"deny\"\nto.hosts = [\"npm.example.com\"]\n\
+             unless.min-age = \"{age}\"\n"
+        )
+    };
+    let rules = format!(
+        "[[destination]]\ncategory = \"package-registry\"\nhosts = [\"npm.example.com\"]\n\
+         service = \"npm\"\n{}{}{}",
+        deny("day", "24 h"),
+        deny("week", "168 h"),
+        deny("also-week", "168 h")
+    );
+    let policy = with_rules(&rules);
+    let url = "https://npm.example.com/left-pad/-/left-pad-1.3.1.tgz";
+    let pending = asking(&policy, "open").request("GET", url);
+    let age = pending.min_age.expect("an age to ask the registry for");
+    assert_eq!(age.least, Duration::from_hours(168));
+    assert_eq!(&*age.rule.name, "week");
+}
+
+#[test]
+fn a_listener_is_closed_at_its_own_address_also_where_no_interface_is_known() {
+    let own = Guard {
+        listeners: vec!["8.8.8.8:3128".parse().expect("an address")],
+        interfaces: Vec::new(),
+    };
+    let granted = ["0.0.0.0/0".parse().expect("a network")];
+    let dials =
+        |address: &str, port| own.lets_dial(address.parse().expect("an address"), port, &granted);
+    assert!(!dials("8.8.8.8", 3128));
+    assert!(dials("8.8.8.8", 443));
+    assert!(dials("8.8.4.4", 3128));
+}
+
+#[test]
+fn everything_is_inspected_only_where_unknown_hosts_are() {
+    let inspected = |category: &str| {
+        let text = format!(
+            "[[rule]]\nid = \"look\"\nverdict = \"allow\"\nto.categories = [\"{category}\"]\n\
+             grant.inspect = true\n"
+        );
+        with_rules(&text).inspected_names()
+    };
+    let registry = inspected("package-registry");
+    assert!(!registry.everything);
+    assert!(registry.names.contains(&"packages.example".to_owned()));
+    assert!(inspected("unknown").everything);
+    // A path of the host has the category.
+    let telemetry = inspected("telemetry");
+    assert!(
+        telemetry.names.contains(&"api.model.example".to_owned()),
+        "{telemetry:?}"
+    );
+}
