@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 pub use render::render;
-pub use words::{clean, closest, cut, did_you_mean, shell_word};
+pub use words::{clean, closest, cut, did_you_mean, misleads, shell_word};
 
 /// A text with findings: a file, or an embedded default.
 #[derive(Debug)]

@@ -71,15 +71,26 @@ pub fn shell_word(text: &str) -> String {
 /// Returns a text that others wrote without control or invisible characters (they could draw another
 /// answer on a terminal), at most `longest` characters.
 pub fn clean(text: &str, longest: usize) -> String {
-    let plain = |letter: char| match letter {
-        '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{2069}'
-        | '\u{feff}' => '?',
-        letter if letter.is_control() => '?',
-        letter => letter,
-    };
+    let plain = |letter: char| if misleads(letter) { '?' } else { letter };
     cut(&text.chars().map(plain).collect::<String>(), longest)
+}
+
+/// Whether a character changes a display, or is invisible: controls, line and paragraph separators,
+/// direction marks, zero-width characters, tags.
+pub fn misleads(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// Truncates a text to `longest` characters; an ellipsis stands for the rest.
@@ -100,6 +111,7 @@ mod tests {
     #[test]
     fn a_text_of_others_cannot_draw_on_the_terminal() {
         assert_eq!(clean("a\x1b[2Jb\r\n\u{202e}c", 20), "a?[2Jb???c");
+        assert_eq!(clean("a\u{9b}2Jb\u{ad}\u{e0041}c", 20), "a?2Jb??c");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use jiff::tz::Offset;
 use uuid::Uuid;
 
 use crate::decimal;
+use crate::diag::misleads;
 
 /// Capacity in bytes for most lines of flows, without the fields that the writer adds.
 const LINE_CAPACITY: usize = 1280;
@@ -326,24 +327,6 @@ fn escape(bytes: &mut Vec<u8>, character: char) {
         }
         _ => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
     }
-}
-
-/// Whether a character changes a display, or is invisible: controls, line and paragraph separators,
-/// direction marks, zero-width characters, tags.
-fn misleads(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{ad}'
-                | '\u{61c}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 #[cfg(test)]
