@@ -63,7 +63,13 @@ impl Flow {
     }
 
     /// Files a request that the caller sends explicitly, not by an attempt.
-    pub(super) fn file_for(&self, known: &Known, query: &Query<'_>, decision: &Decision) -> Filed {
+    pub(super) fn file_for(
+        &self,
+        known: &Known,
+        query: &Query<'_>,
+        decision: &Decision,
+        reason: Option<&str>,
+    ) -> Filed {
         let mut facts = self.facts.clone();
         facts.server_address = Some(query.target.host.to_string().into());
         facts.server_port = Some(query.target.port);
@@ -72,7 +78,7 @@ impl Flow {
         facts.category = Some(decision.category);
         let caller = self.caller_key(known);
         self.gate
-            .file_request(caller, query, &known.presented, &facts)
+            .file_request(caller, query, (&known.presented, &facts), reason)
     }
 
     /// Files a request for a flow refused with `needs_approval`; the returned refusal names the
@@ -92,7 +98,7 @@ impl Flow {
         let caller = self.caller_key(known);
         let filed = self
             .gate
-            .file_request(caller, query, &known.presented, &self.facts);
+            .file_request(caller, query, (&known.presented, &self.facts), None);
         match filed {
             Filed::New(request) => {
                 self.facts.request = Some(request.id);

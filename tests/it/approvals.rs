@@ -453,7 +453,7 @@ fn what_an_exception_allows_meanwhile_needs_no_approval() {
 }
 
 /// Asks the gate's own pages through the proxy.
-fn own(gate: &Gate, session: &Session, method: &str, path: &str, body: &str) -> Message {
+pub(crate) fn own(gate: &Gate, session: &Session, method: &str, path: &str, body: &str) -> Message {
     let mut client = gate.client();
     let length = match body.len() {
         0 => String::new(),

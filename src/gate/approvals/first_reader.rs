@@ -99,6 +99,11 @@ impl Gate {
     }
 }
 
+/// Whether the tier of a request has a first reader.
+pub(super) fn has_first_reader(snapshot: &Snapshot, request: &Request) -> bool {
+    asking(snapshot, request).is_some_and(|it| it.first_reader.is_some())
+}
+
 /// The text of a denial: one line of bounded length.
 fn note(text: &str) -> Box<str> {
     let letters = text.chars().filter(|letter| !letter.is_control());

@@ -23,8 +23,8 @@ pub use approval::{Approval, Asks};
 pub use principal::Principal;
 pub use request::{Attempted, ClientUser, Request, RequestKey, RequestState, Settlement, Vote};
 pub use scope::Scope;
-pub use settle::SettleError;
 pub(in crate::gate) use settle::approval_id;
+pub use settle::{Explained, SettleError};
 pub use table::{Filed, Filing, HeldPlace, MAX_OPEN_OF_ONE, Requests};
 pub use view::{
     CallView, CallerView, OwnRequestView, RepositoryView, RequestView, SettlementView, Untrusted,

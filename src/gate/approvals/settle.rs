@@ -15,6 +15,7 @@ use crate::policy::{Asking, Decision, Query, TierId, Verdict, is_service_user};
 use crate::record::{ApprovalFacts, Asker, Event, FlowFacts, RecordUnavailable};
 
 use super::approval::Approval;
+use super::first_reader::has_first_reader;
 use super::ledger::review;
 use super::table::{Turn, expiry};
 use super::{
@@ -27,6 +28,17 @@ pub(super) struct Verdicts<'a> {
     pub(super) principal: &'a Principal,
     pub(super) asker: &'a Asker,
     pub(super) note: Option<Box<str>>,
+}
+
+/// Whether the agent's reason was added to a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Explained {
+    /// The request has it.
+    Added,
+    /// A first reader has read the request, or reads it.
+    Read,
+    /// The caller has no such open request.
+    Unknown,
 }
 
 /// The reason why a request was not settled.
@@ -101,13 +113,13 @@ impl From<LedgerError> for SettleError {
 
 impl Gate {
     /// Files an attempt that the policy asks about: adds it to an open request, or files and
-    /// records a new request.
+    /// records a new request, with the agent's reason if there is one.
     pub fn file_request(
         self: &Arc<Self>,
         caller: CallerKey,
         query: &Query<'_>,
-        presented: &Presented,
-        facts: &FlowFacts,
+        (presented, facts): (&Presented, &FlowFacts),
+        reason: Option<&str>,
     ) -> Filed {
         let now = self.clock.now();
         let key = RequestKey::new(caller, query.target, &query.attempt);
@@ -120,6 +132,7 @@ impl Gate {
         };
         let mut make = |id, key| Request {
             client,
+            reason: reason.map(Box::from),
             ..self.new_request(id, key, (query, presented, facts), now)
         };
         let filed = self.requests.file(Filing {
@@ -170,6 +183,23 @@ impl Gate {
             expires: expiry(now),
             state: RequestState::Pending,
             votes: Vec::new(),
+        }
+    }
+
+    /// Adds the agent's reason to an open request of `caller`, which may have one. A first reader reads
+    /// a request once, as it was filed: the reason of that request cannot change any more.
+    pub fn explain_request(&self, id: Uuid, caller: &CallerKey, reason: &str) -> Explained {
+        let open = |it: &Request| it.key.caller == *caller && it.state.is_open();
+        let Some(request) = self.requests.get(id).filter(open) else {
+            return Explained::Unknown;
+        };
+        if has_first_reader(&self.snapshot.load(), &request) {
+            return Explained::Read;
+        }
+        if self.requests.explain(id, caller, reason) {
+            Explained::Added
+        } else {
+            Explained::Unknown
         }
     }
 

@@ -141,7 +141,7 @@ impl Requests {
     }
 
     /// Adds the agent's reason to an open request of `caller`; `false` if there is no such request.
-    pub fn explain(&self, id: Uuid, caller: &CallerKey, reason: &str) -> bool {
+    pub(super) fn explain(&self, id: Uuid, caller: &CallerKey, reason: &str) -> bool {
         let mut table = self.lock();
         let Some(request) = table.requests.get_mut(&id) else {
             return false;

@@ -106,6 +106,7 @@ fn response(flow: &Flow, page: Page, keep_alive: bool, head_only: bool) -> Vec<u
     let phrase = match status {
         200 => "OK",
         404 => "Not Found",
+        409 => "Conflict",
         429 => "Too Many Requests",
         403 => "Forbidden",
         _ => "Bad Request",

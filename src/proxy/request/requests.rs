@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::gate::approvals::{Filed, MAX_OPEN_OF_ONE, Request};
+use crate::gate::approvals::{Explained, Filed, MAX_OPEN_OF_ONE, Request};
 use crate::http::http1::{Method, RequestHead};
 use crate::identity::CallerKey;
 use crate::name::Target;
@@ -129,19 +129,33 @@ async fn read(connection: &mut Connection, head: &RequestHead) -> Result<Filing,
 }
 
 fn file(flow: &Flow, known: &Known, caller: &CallerKey, filing: &Filing) -> (u16, Value) {
-    let reason = filing.reason.as_deref().map(tidy).unwrap_or_default();
-    let explain = |id| reason.is_empty() || flow.gate.requests.explain(id, caller, &reason);
+    let reason = filing.reason.as_deref().map(tidy);
+    let reason = reason.as_deref().filter(|reason| !reason.is_empty());
+    let explain = |id| match reason {
+        Some(reason) => flow.gate.explain_request(id, caller, reason),
+        None => Explained::Added,
+    };
     match (filing.id, &filing.host) {
-        (Some(id), None) if explain(id) => one_of(flow, caller, &id.to_string()),
-        (Some(_), None) => {
-            let why = "this caller has no such open request";
-            problem(404, "unknown_request", why)
-        }
+        (Some(id), None) => match explain(id) {
+            Explained::Added => one_of(flow, caller, &id.to_string()),
+            Explained::Read => {
+                let why = "a program of the operator reads each request as it is filed: its reason \
+                           cannot be added later";
+                problem(409, "read_before", why)
+            }
+            Explained::Unknown => {
+                let why = "this caller has no such open request";
+                problem(404, "unknown_request", why)
+            }
+        },
         (None, Some(host)) => {
-            match file_for(flow, known, caller, (host, filing.port.unwrap_or(443))) {
-                Ok(id) => {
+            let target = (&**host, filing.port.unwrap_or(443));
+            match file_for(flow, known, caller, target, reason) {
+                Ok((id, is_new)) => {
                     // For a request that a reviewer denied, the answer contains its state.
-                    explain(id);
+                    if !is_new {
+                        explain(id);
+                    }
                     one_of(flow, caller, &id.to_string())
                 }
                 Err(answer) => answer,
@@ -154,14 +168,15 @@ fn file(flow: &Flow, known: &Known, caller: &CallerKey, filing: &Filing) -> (u16
     }
 }
 
-/// Files a request for a tunnel; returns its id, or the answer if no approval is needed or
-/// possible.
+/// Files a request for a tunnel; returns its id and whether it is new, or the answer if no approval
+/// is needed or possible.
 fn file_for(
     flow: &Flow,
     known: &Known,
     caller: &CallerKey,
     (host, port): (&str, u16),
-) -> Result<Uuid, (u16, Value)> {
+    reason: Option<&str>,
+) -> Result<(Uuid, bool), (u16, Value)> {
     let host = if host.contains(':') && !host.starts_with('[') {
         format!("[{host}]")
     } else {
@@ -195,9 +210,9 @@ fn file_for(
             let why = "the tier names no reviewers: a rule has to allow it";
             Err(problem(403, Code::NeedsApproval.as_str(), why))
         }
-        Verdict::Ask => match flow.file_for(known, &query, &decision) {
-            Filed::New(request) => Ok(request.id),
-            Filed::Known(id) | Filed::Denied(id) => Ok(id),
+        Verdict::Ask => match flow.file_for(known, &query, &decision, reason) {
+            Filed::New(request) => Ok((request.id, true)),
+            Filed::Known(id) | Filed::Denied(id) => Ok((id, false)),
             Filed::Full => Err(problem(
                 429,
                 "too_many_requests",
