@@ -115,6 +115,15 @@ impl Webhook {
         }
     }
 
+    /// The files that are read for each message.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let url = match &self.url {
+            WebhookUrl::Written(_) => None,
+            WebhookUrl::File(path) => Some(path),
+        };
+        url.into_iter().chain(&self.key_file).map(PathBuf::as_path)
+    }
+
     /// Reads the signing key; `None`: messages are not signed.
     pub fn key(&self) -> Result<Option<Vec<u8>>, WebhookError> {
         let path = self.key_file.as_ref();

@@ -28,7 +28,7 @@ use rustix::process::{getegid, geteuid};
 
 use crate::diag::Diagnostic;
 
-use super::{Config, Credential, files, folder_of, plain_program};
+use super::{Config, Credential, Delivery, files, folder_of, plain_program};
 
 /// Maximum number of links that are followed for one file: as many as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -311,6 +311,15 @@ pub fn exposures(config: &Config, owners: &Owners) -> Vec<Diagnostic> {
     for parent in &config.dial.parents {
         if let Some(Credential::Command { words, .. }) = &parent.credential {
             programs.words(words);
+        }
+    }
+    for notifier in &config.notifiers {
+        match &notifier.delivery {
+            Delivery::Webhook(webhook) => webhook.files().for_each(|path| {
+                walk.file(path);
+            }),
+            Delivery::Command(words) => programs.words(words),
+            Delivery::Desktop(path) => programs.words(std::slice::from_ref(path)),
         }
     }
     walk.found.append(&mut programs.found);

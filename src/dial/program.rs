@@ -142,7 +142,7 @@ impl Programs {
     }
 
     /// The reason why a file may not be read again; `None` if only `owners` can change it.
-    pub(super) fn exposed_file(&self, path: &std::path::Path) -> Option<Exposure> {
+    pub fn exposed_file(&self, path: &std::path::Path) -> Option<Exposure> {
         exposed_file(path, &self.owners)
     }
 

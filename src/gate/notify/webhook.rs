@@ -65,6 +65,11 @@ impl Gate {
         id: Uuid,
         body: &Bytes,
     ) -> Result<(), WebhookFailure> {
+        for path in webhook.files() {
+            if let Some(exposed) = snapshot.programs.exposed_file(path) {
+                return Err(WebhookError::File(exposed.to_string()).into());
+            }
+        }
         let url = webhook.url()?;
         let posted = self.signed(webhook, id, body)?;
         let tls = tls::Client::of_webhook(webhook);
