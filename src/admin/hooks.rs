@@ -1,5 +1,5 @@
-//! `POST /v1/hooks/claude-code`: receives reports of the hooks of Claude Code, Codex, Gemini CLI
-//! and opencode on their sessions and tool calls. The answer lists the refused flows of the agent,
+//! `POST /v1/hooks/claude-code`: receives reports of the hooks of Claude Code, Codex, Copilot CLI,
+//! Gemini CLI and opencode on their sessions and tool calls. The answer lists the refused flows of the agent,
 //! and names the policy as the reason.
 //!
 //! A report only labels records. Its sender shows the token of the session, or connects to the
@@ -101,7 +101,7 @@ async fn posted(
     let report = Report::parse(&body.unwrap_or_else(|_| Err(too_slow()))?)?;
     let grant = match shown {
         Some(grant) => grant,
-        None => registered(&gate, &report.session_id)?,
+        None => registered(&gate, &report.session_id, asker.pid).await?,
     };
     let trust = match (agent_of(&gate, &grant), ends.0) {
         (Some(agent), Some((client, local))) if agent.is_at(client, local).await => Trust::Verified,
@@ -168,14 +168,22 @@ fn not_readable() -> Refused {
     Refused::new(StatusCode::CONFLICT, "not_readable", detail)
 }
 
-/// The grant of a session that was registered at the control socket. The token of the session is
-/// for commands; a client of the control socket acts for the agent.
-fn registered(gate: &Gate, session: &str) -> Result<Arc<Grant>, Refused> {
-    let snapshot = gate.snapshot.load();
-    let live = snapshot
-        .identity
-        .sessions()
-        .live(&session_of_agent(session));
+/// The grant of a session that was registered at the control socket, else of the present session of
+/// the agent that started the hook: a forked conversation has an id that no `SessionStart` named. The
+/// token of the session is for commands; a client of the control socket acts for the agent.
+async fn registered(gate: &Gate, session: &str, hook: Option<u32>) -> Result<Arc<Grant>, Refused> {
+    let snapshot = gate.snapshot.load_full();
+    let sessions = snapshot.identity.sessions().clone();
+    let mut live = sessions.live(&session_of_agent(session));
+    if let (None, Some(hook)) = (&live, hook) {
+        let search = move || {
+            let session = sessions.session_above(hook)?;
+            sessions.live(&session)
+        };
+        live = tokio::task::spawn_blocking(search)
+            .await
+            .unwrap_or_default();
+    }
     let grant = live.map(|live| live.grant).ok_or_else(|| {
         let detail = "no session of that id is registered: `SessionStart` registers one";
         Refused::new(StatusCode::NOT_FOUND, "unknown_session", detail)
@@ -251,16 +259,9 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
     let Reporter { grant, trust, .. } = reporter;
     let root = grant.root.as_ref().or(grant.session.as_ref());
     let root = root.ok_or_else(|| wrong("the token is of no session"))?;
-    if report.starts_session() {
+    if report.names_session() {
         speaks_for(gate, grant, &report.session_id)?;
-        sessions.succeed(root, &report.session_id, *trust);
-        sessions.agent_starts(root, *trust, reporter.above);
-        if let Some(hook) = reporter.hook {
-            // The commands of Claude Code have credentials of their own.
-            let agent = grant.work.agent.as_deref();
-            let with_commands = agent != Some("claude-code");
-            register(sessions.clone(), root.clone(), hook, with_commands).await;
-        }
+        note_session(sessions, reporter, root, report).await;
     } else {
         descends(gate, grant, &report.session_id)?;
     }
@@ -329,20 +330,43 @@ fn close(
     sessions.calls().close(root, &ended)
 }
 
-/// Registers the agent of a hook by its process.
-async fn register(
-    sessions: Arc<Sessions>,
-    session: Arc<str>,
-    hook: HookPlace,
-    with_commands: bool,
+/// Sets the present session of the agent, and its process. A report of another agent, which a
+/// command of this one started, sets nothing.
+async fn note_session(
+    sessions: &Arc<Sessions>,
+    reporter: &Reporter,
+    root: &Arc<str>,
+    report: &Report,
 ) {
-    let search = move || match hook {
-        HookPlace::Process(pid) => sessions.register_agent(&session, pid, with_commands),
-        HookPlace::Connection(client, local) => {
-            sessions.register_agent_at(&session, (client, local), with_commands);
-        }
+    let Reporter { grant, trust, .. } = reporter;
+    let above = match reporter.hook {
+        None => reporter.above,
+        Some(hook) => agent_above(hook).await,
     };
-    let _ = tokio::task::spawn_blocking(search).await;
+    if report.starts_session() {
+        sessions.agent_starts(root, *trust, above);
+    }
+    if let (Some(agent), Some(_), true) = (above, reporter.hook, report.starts_session()) {
+        // The commands of Claude Code have credentials of their own.
+        let name = grant.work.agent.as_deref();
+        let (sessions, session) = (sessions.clone(), root.clone());
+        let with_commands = name != Some("claude-code");
+        let register = move || sessions.register_agent(&session, agent, with_commands);
+        let _ = tokio::task::spawn_blocking(register).await;
+    }
+    if sessions.is_of_agent(root, *trust, above) {
+        sessions.succeed(root, &report.session_id, *trust);
+    }
+}
+
+/// The process of the agent that started a hook.
+async fn agent_above(hook: HookPlace) -> Option<u32> {
+    let search = move || match hook {
+        HookPlace::Process(pid) => Sessions::agent_above(pid),
+        HookPlace::Connection(client, local) => Sessions::agent_above_client(client, local),
+    };
+    let found = tokio::task::spawn_blocking(search).await;
+    found.unwrap_or_default()
 }
 
 /// The call in a report, if its tool reaches the network.
@@ -351,6 +375,7 @@ fn tool_call(report: &Report, trust: Trust) -> Option<(Arc<str>, ToolCall)> {
     let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
     let call = ToolCall {
         trust,
+        session: Some(report.session_id.to_ascii_lowercase().into()),
         id: shared(&report.tool_use_id),
         handle: report.handle().map(Arc::from),
         prompt: report.prompt().map(Arc::from),

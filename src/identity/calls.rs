@@ -27,7 +27,7 @@ const MAX_SESSIONS: usize = 4096;
 const MAX_CALLS: usize = 64;
 /// Spans, and shells, of one session, at most.
 const MAX_SPANS: usize = 512;
-/// Different refusals kept for one call, at most.
+/// Different refusals kept for one call, and for the background of one session, at most.
 const MAX_REFUSED: usize = 64;
 /// The time after which a call without an end report is over: its hook was lost, or a person
 /// declined it.
@@ -36,7 +36,32 @@ const CALL_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
 /// The tool calls of each session.
 #[derive(Debug, Default)]
 pub struct Calls {
-    books: Mutex<HashMap<Arc<str>, Book>>,
+    books: Mutex<Books>,
+}
+
+/// The books of calls.
+#[derive(Debug, Default)]
+struct Books {
+    of: HashMap<Arc<str>, Book>,
+    /// Later sessions of an agent that no launcher started, each with the session whose book it
+    /// shares: a command may still use the variables of the earlier session.
+    shared: HashMap<Arc<str>, Arc<str>>,
+}
+
+impl Books {
+    /// The session whose book `session` uses.
+    fn owner<'a>(&'a self, session: &'a str) -> &'a str {
+        self.shared.get(session).map_or(session, |owner| owner)
+    }
+
+    fn get(&self, session: &str) -> Option<&Book> {
+        self.of.get(self.owner(session))
+    }
+
+    fn get_mut(&mut self, session: &str) -> Option<&mut Book> {
+        let owner = self.shared.get(session).map_or(session, |owner| owner);
+        self.of.get_mut(owner)
+    }
 }
 
 /// The origin of a tool's flows.
@@ -126,6 +151,8 @@ struct Book {
     next: u64,
     /// Whether a shell of the session was found on this host.
     local: bool,
+    /// Refusals of processes that commands left in the background, of no known call.
+    left: Vec<Refused>,
 }
 
 #[derive(Debug)]
@@ -153,13 +180,27 @@ impl Calls {
     /// reported.
     pub fn open(&self, session: &Arc<str>, new: NewCall<'_>, now: Timestamp) {
         let mut books = self.lock();
-        if books.len() >= MAX_SESSIONS && !books.contains_key(session) {
+        let owner = books.shared.get(session).unwrap_or(session).clone();
+        let books = &mut books.of;
+        if books.len() >= MAX_SESSIONS && !books.contains_key(&owner) {
             books.retain(|_, book| book.calls.iter().any(|entry| !is_over(entry, now)));
             if books.len() >= MAX_SESSIONS {
                 return;
             }
         }
-        books.entry(session.clone()).or_default().open(new, now);
+        books.entry(owner).or_default().open(new, now);
+    }
+
+    /// Keeps the calls of `session` together with those of `earlier`, a session of the same agent
+    /// process. A session that has calls already keeps them apart.
+    pub fn share(&self, session: &Arc<str>, earlier: &Arc<str>) {
+        let mut books = self.lock();
+        let owner = books.shared.get(earlier).unwrap_or(earlier).clone();
+        let is_known = books.of.contains_key(session) || books.shared.contains_key(session);
+        let is_owner = books.shared.values().any(|owner| owner == session);
+        if owner != *session && !is_known && !is_owner && books.shared.len() < MAX_SESSIONS {
+            books.shared.insert(session.clone(), owner);
+        }
     }
 
     /// Ends a call; returns the refusals of the call that were not reported before. A report that
@@ -181,12 +222,20 @@ impl Calls {
         })
     }
 
-    /// Returns the refusals of ended calls that were not reported before. `trust` is that of the
-    /// answered report: refusals of a call with a verified report go only to the agent itself.
+    /// Returns the refusals of ended calls, and of processes left in the background, that were not
+    /// reported before. `trust` is that of the answered report: refusals of a call with a verified
+    /// report go only to the agent itself, and so do those of processes in the background if the
+    /// agent itself reported a call.
     pub fn untold(&self, session: &str, trust: Trust) -> Vec<Refused> {
         let mut books = self.lock();
         let Some(book) = books.get_mut(session) else {
             return Vec::new();
+        };
+        let is_agent = trust == Trust::Verified || !book.calls.iter().any(Entry::is_verified);
+        let left = if is_agent {
+            std::mem::take(&mut book.left)
+        } else {
+            Vec::new()
         };
         let ended = book.calls.iter_mut().filter(|it| {
             let may = trust == Trust::Verified || !it.is_verified();
@@ -194,12 +243,13 @@ impl Calls {
         });
         ended
             .flat_map(|entry| std::mem::take(&mut entry.refused))
+            .chain(left)
             .collect()
     }
 
     /// Whether hooks of the session reported calls.
     pub fn has(&self, session: &str) -> bool {
-        self.lock().contains_key(session)
+        self.lock().get(session).is_some()
     }
 
     /// The reported call with this id.
@@ -225,21 +275,25 @@ impl Calls {
         let Some(entry) = books.get_mut(session).and_then(|book| book.entry(key)) else {
             return;
         };
-        let same = |it: &Refused| it.attempt == refused.attempt && it.reason == refused.reason;
-        let known = entry.refused.iter().position(same);
-        if let Some(known) = known.and_then(|at| entry.refused.get_mut(at)) {
-            known.count = known.count.saturating_add(1);
-        } else if entry.refused.len() < MAX_REFUSED {
-            entry.refused.push(refused);
+        keep(&mut entry.refused, refused);
+    }
+
+    /// Adds a refusal of a process that a command left in the background.
+    pub fn refused_in_background(&self, session: &str, refused: Refused) {
+        if let Some(book) = self.lock().get_mut(session) {
+            keep(&mut book.left, refused);
         }
     }
 
     /// Removes the calls of a session that ended.
     pub fn forget(&self, session: &str) {
-        self.lock().remove(session);
+        let mut books = self.lock();
+        let owner: Arc<str> = books.owner(session).into();
+        books.of.remove(&owner);
+        books.shared.retain(|_, of| *of != owner);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Book>> {
+    fn lock(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -319,6 +373,16 @@ impl Book {
     fn entry(&mut self, key: &str) -> Option<&mut Entry> {
         let mut entries = self.calls.iter_mut();
         entries.rfind(|entry| entry.call.key() == Some(key))
+    }
+}
+
+/// Adds a refusal to a list, or counts it there.
+fn keep(list: &mut Vec<Refused>, refused: Refused) {
+    let same = |it: &&mut Refused| it.attempt == refused.attempt && it.reason == refused.reason;
+    if let Some(known) = list.iter_mut().find(same) {
+        known.count = known.count.saturating_add(1);
+    } else if list.len() < MAX_REFUSED {
+        list.push(refused);
     }
 }
 
@@ -431,7 +495,7 @@ mod tests {
             );
         }
         let books = calls.lock();
-        let book = &books[SESSION];
+        let book = &books.of[SESSION];
         assert_eq!((book.calls.len(), book.spans.len()), (MAX_CALLS, MAX_SPANS));
     }
 
@@ -525,7 +589,7 @@ mod tests {
         let found = of(&calls, "a", Some("curl a.example"));
         assert_eq!(found.as_deref(), Some("one"));
         let books = calls.lock();
-        let book = &books[SESSION];
+        let book = &books.of[SESSION];
         assert_eq!(book.calls.len(), MAX_CALLS);
         let of_one = |it: &&Entry| it.call.id.as_deref() == Some("one");
         assert_eq!(book.calls.iter().filter(of_one).count(), 1);
@@ -537,7 +601,7 @@ mod tests {
         reported(&calls, "one", "p", Trust::Asserted, "curl z.example");
         reported(&calls, "one", "p", Trust::Verified, "curl a.example");
         let known = calls.lock();
-        let calls = &known[SESSION].calls;
+        let calls = &known.of[SESSION].calls;
         assert_eq!(calls.len(), 1);
         assert!(calls[0].is_verified());
     }
@@ -597,6 +661,45 @@ mod tests {
         let counts: Vec<u32> = told.iter().map(|it| it.count).collect();
         assert_eq!(counts, [3, 1]);
         assert_eq!(calls.untold(SESSION, Trust::Verified), []);
+    }
+
+    #[test]
+    fn refusals_of_the_background_are_told_to_the_agent_once() {
+        let calls = calls(&[("one", "curl a.example")]);
+        calls.refused_in_background(SESSION, refused("connection to b.example:443"));
+        calls.refused_in_background(SESSION, refused("connection to b.example:443"));
+        let told = calls.untold(SESSION, Trust::Asserted);
+        assert_eq!(told.iter().map(|it| it.count).collect::<Vec<_>>(), [2]);
+        reported(&calls, "own", "p", Trust::Verified, "make");
+        calls.refused_in_background(SESSION, refused("connection to c.example:443"));
+        assert_eq!(calls.untold(SESSION, Trust::Asserted), []);
+        assert_eq!(calls.untold(SESSION, Trust::Verified).len(), 1);
+        assert_eq!(calls.untold(SESSION, Trust::Verified), []);
+    }
+
+    #[test]
+    fn sessions_of_one_agent_process_share_their_calls() {
+        let calls = calls(&[("one", "curl a.example")]);
+        let (next, other, own): (Arc<str>, Arc<str>, Arc<str>) =
+            ("next".into(), "other".into(), SESSION.into());
+        calls.share(&next, &own);
+        assert!(calls.named(&next, "one").is_some());
+        // A session that has calls keeps them apart.
+        let (call, place) = call("two", "p");
+        let new = NewCall {
+            call,
+            place,
+            command: None,
+            page: None,
+            not_before: None,
+        };
+        calls.open(&other, new, Timestamp::UNIX_EPOCH);
+        calls.share(&other, &own);
+        assert!(calls.named(&other, "one").is_none());
+        assert!(calls.named(&other, "two").is_some());
+        // The end of the agent ends all of its sessions.
+        calls.forget(&next);
+        assert!(!calls.has(&own) && !calls.has(&next) && calls.has(&other));
     }
 
     #[test]

@@ -126,6 +126,8 @@ pub struct ToolCall {
     /// The trust in the report: `verified` if the agent's own process made it, `asserted` if any
     /// process of the session may have.
     pub trust: Trust,
+    /// The agent's own session in the report. It belongs to the session of the gate that reported.
+    pub session: Option<Arc<str>>,
     /// `tool_use_id`.
     pub id: Option<Arc<str>>,
     /// Identifies a call of an agent that gives its calls no id. Not recorded.

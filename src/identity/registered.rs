@@ -4,7 +4,7 @@
 //!
 //! The session is a label: it grants nothing, and each process of the user can register itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,8 @@ use super::process::table::{self, Table};
 
 /// Agents kept, at most; the oldest is dropped first.
 const MAX_AGENTS: usize = 256;
+/// Earlier sessions of one agent, at most; the oldest is dropped first.
+const MAX_EARLIER: usize = 64;
 /// The ancestors of a hook that may be its agent: a shell may be between them.
 const MAX_ANCESTORS: usize = 3;
 /// A text that the command line of a hook contains, and that of an agent does not.
@@ -33,7 +35,10 @@ pub(super) struct Registered {
 
 #[derive(Debug)]
 struct Agent {
+    /// Its present session.
     session: Arc<str>,
+    /// Its earlier sessions, the newest last.
+    earlier: VecDeque<Arc<str>>,
     pid: u32,
     /// The start of the process, in the kernel's ticks since boot.
     began: u64,
@@ -45,35 +50,69 @@ impl Agent {
     fn lives(&self) -> bool {
         table::began(self.pid) == Some(self.began)
     }
+
+    /// Sets the present session; returns the session before it, if it was another.
+    fn goes_on_as(&mut self, session: &Arc<str>) -> Option<Arc<str>> {
+        if self.session == *session {
+            return None;
+        }
+        self.earlier.retain(|it| it != session);
+        if self.earlier.len() >= MAX_EARLIER {
+            self.earlier.pop_front();
+        }
+        let before = std::mem::replace(&mut self.session, session.clone());
+        self.earlier.push_back(before.clone());
+        Some(before)
+    }
+
+    fn had(&self, session: &str) -> bool {
+        self.earlier.iter().any(|it| **it == *session)
+    }
 }
 
 impl Registered {
-    /// Registers the agent above the hook with this process id for `session`. Reads `/proc`.
-    pub(super) fn register(&self, session: &Arc<str>, hook: u32, with_commands: bool) {
-        let Some(pid) = agent_above(hook) else { return };
-        let Some(began) = table::began(pid) else {
-            return;
-        };
-        let session = session.clone();
+    /// Registers the agent with this process id for `session`; returns the session that the same
+    /// process had before. Reads `/proc`.
+    pub(super) fn register(
+        &self,
+        session: &Arc<str>,
+        pid: u32,
+        with_commands: bool,
+    ) -> Option<Arc<str>> {
+        let began = table::began(pid)?;
         let mut agents = self.lock();
         agents.retain(Agent::lives);
         // An agent keeps its place: of several of one session, the first one is its agent.
-        if let Some(known) = agents.iter_mut().find(|agent| agent.pid == pid) {
-            known.session = session;
+        let before = if let Some(known) = agents.iter_mut().find(|agent| agent.pid == pid) {
             known.with_commands = with_commands;
+            known.goes_on_as(session)
         } else {
             if agents.len() >= MAX_AGENTS {
                 agents.remove(0);
             }
             agents.push(Agent {
-                session,
+                session: session.clone(),
+                earlier: VecDeque::new(),
                 pid,
                 began,
                 with_commands,
             });
-        }
+            None
+        };
         drop(agents);
         self.any.store(true, Ordering::Release);
+        before
+    }
+
+    /// The present session of the agent that started the hook with this process id. Reads `/proc`.
+    pub(super) fn session_above(&self, hook: u32) -> Option<Arc<str>> {
+        if !self.any() {
+            return None;
+        }
+        let pid = agent_above(hook)?;
+        let agents = self.lock();
+        let agent = agents.iter().find(|it| it.pid == pid && it.lives())?;
+        Some(agent.session.clone())
     }
 
     /// The hook at the client's end of a connection. Reads `/proc`.
@@ -123,13 +162,14 @@ impl Registered {
             .collect()
     }
 
-    /// The process of the agent of a session.
+    /// The process of the agent of a session: of its present one, else of an earlier one.
     pub(super) fn process_of(&self, session: &str) -> Option<u32> {
         if !self.any() {
             return None;
         }
         let agents = self.lock();
-        let agent = agents.iter().find(|agent| *agent.session == *session);
+        let now = agents.iter().find(|agent| *agent.session == *session);
+        let agent = now.or_else(|| agents.iter().find(|agent| agent.had(session)));
         agent.map(|agent| agent.pid)
     }
 
@@ -216,7 +256,7 @@ mod tests {
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        registered.register(&"s".into(), hook.id(), true);
+        registered.register(&"s".into(), agent_above(hook.id()).unwrap(), true);
         let pid = std::process::id();
         let at = |client| {
             let (session, process) = registered.at(client, local)?;
@@ -224,8 +264,11 @@ mod tests {
         };
         assert_eq!(at(client), Some(("s".to_owned(), pid)));
         assert_eq!(registered.process_of("s"), Some(pid));
-        registered.register(&"t".into(), hook.id(), true);
-        assert_eq!(registered.process_of("s"), None);
+        let before = registered.register(&"t".into(), agent_above(hook.id()).unwrap(), true);
+        assert_eq!(before.as_deref(), Some("s"));
+        assert_eq!(registered.session_above(hook.id()).as_deref(), Some("t"));
+        assert_eq!(registered.process_of("s"), registered.process_of("t"));
+        assert_eq!(registered.process_of("u"), None);
         hook.kill().unwrap();
         hook.wait().unwrap();
         let unknown = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -240,6 +283,7 @@ mod tests {
         let registered = Registered::default();
         registered.lock().push(Agent {
             session: "s".into(),
+            earlier: VecDeque::new(),
             pid: 1,
             began: table::began(1).unwrap(),
             with_commands: true,
@@ -254,6 +298,7 @@ mod tests {
         let mut other = Command::new("sleep").arg("60").spawn().unwrap();
         let agent = |pid| Agent {
             session: "s".into(),
+            earlier: VecDeque::new(),
             pid,
             began: table::began(pid).unwrap(),
             with_commands: true,
@@ -262,7 +307,7 @@ mod tests {
         registered.lock().extend([agent(own), agent(other.id())]);
         registered.any.store(true, Ordering::Release);
         let mut hook = Command::new("sleep").arg("60").spawn().unwrap();
-        registered.register(&"s".into(), hook.id(), true);
+        registered.register(&"s".into(), agent_above(hook.id()).unwrap(), true);
         assert_eq!(registered.process_of("s"), Some(own));
         for child in [&mut other, &mut hook] {
             child.kill().unwrap();
@@ -292,6 +337,7 @@ mod tests {
             let session = session.into();
             agents.push(Agent {
                 session,
+                earlier: VecDeque::new(),
                 pid,
                 began,
                 with_commands: true,

@@ -15,11 +15,11 @@ use crate::vcs::Head;
 
 use super::agent_ids::AgentIds;
 use super::caller::{Caller, Trust};
-use super::calls::{Attribution, Calls, FlowClues};
+use super::calls::{Attribution, Calls, FlowClues, Refused};
 use super::grant::{Grant, Process, Work};
 use super::kept::Kept;
 use super::process::{AgentProcess, table};
-use super::registered::Registered;
+use super::registered::{Registered, agent_above};
 
 /// Revocations kept, at most: more than an operator revokes during the life of a token.
 const MAX_REVOKED: usize = 100_000;
@@ -271,8 +271,9 @@ impl Sessions {
     }
 
     /// Marks the first session of an agent that this process started as begun. `above` is the
-    /// process that started the hook of an asserted report. Only the first asserted report counts:
-    /// it comes before any command of the agent runs. No asserted report counts after a verified
+    /// process that started the hook of an asserted report. Only the first asserted report counts, and
+    /// the first one after the end of that process, because a script may start the agent again: it
+    /// comes before any command of the agent runs. No asserted report counts after a verified
     /// one: otherwise a process that reported first could pass for the agent, and its children for
     /// the shells of calls.
     pub fn agent_starts(&self, session: &str, trust: Trust, above: Option<u32>) {
@@ -280,9 +281,10 @@ impl Sessions {
         let Some(launched) = known.as_mut().filter(|it| *it.session == *session) else {
             return;
         };
+        let has_ended = |(pid, began)| table::began(pid) != Some(began);
         if trust == Trust::Verified {
             launched.inner = None;
-        } else if !launched.has_started {
+        } else if !launched.has_started || launched.inner.is_some_and(has_ended) {
             let above = above.filter(|pid| *pid != launched.process.pid());
             launched.inner = above.and_then(|pid| Some((pid, table::began(pid)?)));
         }
@@ -315,22 +317,50 @@ impl Sessions {
         self.calls.of(&FlowClues { agent, ..*clues })
     }
 
-    /// Registers the agent that started the hook with this process id for `session`; `with_commands`:
-    /// flows of the processes below the agent are its own. Reads `/proc`.
-    pub fn register_agent(&self, session: &Arc<str>, hook: u32, with_commands: bool) {
-        self.registered.register(session, hook, with_commands);
+    /// Keeps a refusal of a process that a command of the agent left in the background. Drops it if
+    /// the process started the agent. Reads `/proc`.
+    pub fn refused_in_background(&self, root: &str, process: u32, refused: Refused) {
+        let launched = self.launched_pid(root);
+        let agent = launched.or_else(|| self.registered.process_of(root));
+        let above = agent.map(|agent| table::Table::read().above(agent, 0));
+        if above.is_some_and(|above| above.iter().all(|(pid, _)| *pid != process)) {
+            self.calls.refused_in_background(root, refused);
+        }
     }
 
-    /// As [`Sessions::register_agent`], for the hook at the client's end of a connection.
-    pub fn register_agent_at(
-        &self,
-        session: &Arc<str>,
-        (client, local): (SocketAddr, SocketAddr),
-        with_commands: bool,
-    ) {
-        if let Some(hook) = Registered::hook_at(client, local) {
-            self.register_agent(session, hook, with_commands);
+    /// Registers the agent with this process id for `session`; `with_commands`: flows of the
+    /// processes below the agent are its own. The calls of all sessions of one agent process are kept
+    /// together. Reads `/proc`.
+    pub fn register_agent(&self, session: &Arc<str>, agent: u32, with_commands: bool) {
+        let before = self.registered.register(session, agent, with_commands);
+        if let Some(before) = before {
+            self.calls.share(session, &before);
         }
+    }
+
+    /// Whether a report comes from the agent of the session: the agent itself made it, or the agent's
+    /// process started the hook (`above`). Otherwise it comes from another agent, which a command
+    /// started. Also `true` if the agent's process is unknown.
+    pub fn is_of_agent(&self, session: &str, trust: Trust, above: Option<u32>) -> bool {
+        let launched = self.launched_pid(session);
+        let agent = launched.or_else(|| self.registered.process_of(session));
+        trust == Trust::Verified || agent.is_none_or(|agent| above == Some(agent))
+    }
+
+    /// The present session of the registered agent that started the hook with this process id. Reads
+    /// `/proc`.
+    pub fn session_above(&self, hook: u32) -> Option<Arc<str>> {
+        self.registered.session_above(hook)
+    }
+
+    /// The process of the agent that started the hook with this process id. Reads `/proc`.
+    pub fn agent_above(hook: u32) -> Option<u32> {
+        agent_above(hook)
+    }
+
+    /// As [`Sessions::agent_above`], for the hook at the client's end of a connection.
+    pub fn agent_above_client(client: SocketAddr, local: SocketAddr) -> Option<u32> {
+        Registered::hook_at(client, local).and_then(agent_above)
     }
 
     /// Whether agents are registered by their processes.

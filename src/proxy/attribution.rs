@@ -26,15 +26,8 @@ struct Asked<'a> {
 impl Flow {
     /// Sets the session and the tool call of the flow, by its caller and its target.
     pub(super) fn attribute(&mut self, caller: &Caller) {
-        let sessions = self.sessions();
-        if let Some((id, trust)) = sessions.current_id(caller) {
-            self.facts.root.clone_from(&caller.session);
-            self.facts.session = Some(id);
-            if trust != Trust::Verified {
-                self.facts.trust = trust.as_str();
-            }
-        }
         self.look_for_call(caller, Asked::default());
+        self.set_session(caller);
     }
 
     /// Like [`Flow::attribute`], after the decision: by the request and its category as well.
@@ -67,6 +60,33 @@ impl Flow {
             self.agree_with_meta(caller, mcp);
         }
         self.agree_with_headers();
+        self.set_session(caller);
+    }
+
+    /// Sets the agent's own session: that of the tool call, else the present one of the agent. A
+    /// command may keep the variables of an earlier session of its agent.
+    fn set_session(&mut self, caller: &Caller) {
+        let facts = &self.facts;
+        let of_call = facts.call.as_ref().and_then(|call| call.session.clone());
+        let of_call = of_call.map(|id| (id, facts.call_trust));
+        let found = match (of_call, self.sessions().current_id(caller)) {
+            (Some((of_call, _)), Some(present)) if present.0 == of_call => Some(present),
+            (of_call, present) => of_call.or(present),
+        };
+        let own = caller.session.as_ref();
+        let found = found.filter(|(id, _)| own != Some(id));
+        let facts = &mut self.facts;
+        facts.session = own.cloned();
+        facts.root.clone_from(&caller.root);
+        facts.trust = caller.trust.as_str();
+        if let Some((id, trust)) = found {
+            let root = caller.root.as_ref().or(own);
+            facts.root = root.filter(|root| **root != id).cloned();
+            facts.session = Some(id);
+            if trust != Trust::Verified {
+                facts.trust = trust.as_str();
+            }
+        }
     }
 
     fn look_for_call(&mut self, caller: &Caller, asked: Asked<'_>) {
@@ -90,6 +110,8 @@ impl Flow {
 
     fn set_call(&mut self, found: Attribution) {
         let facts = &mut self.facts;
+        let process = facts.process.as_ref().map(|process| process.pid);
+        self.left = process.filter(|_| matches!(found, Attribution::Left));
         facts.call_conflict = matches!(found, Attribution::Conflict);
         if let Attribution::Call(Attributed { call, trust, basis }) = found {
             facts.call = Some(call);
@@ -151,13 +173,22 @@ impl Flow {
         }
     }
 
-    /// Keeps a refusal for the agent whose tool call caused it.
+    /// Keeps a refusal for the agent whose tool call, or process in the background, caused it.
     pub(super) fn tell_agent(&self, code: Code) {
         let facts = &self.facts;
         let root = facts.root.as_ref().or(facts.session.as_ref());
-        if let (Some(root), Some(call), Some(_)) = (root, &facts.call, &self.target) {
-            let refused = self.refused_for_agent(code);
-            self.sessions().calls().refused(root, call, refused);
+        let (Some(root), Some(_)) = (root, &self.target) else {
+            return;
+        };
+        let refused = self.refused_for_agent(code);
+        let by_agent = facts.category.is_some_and(is_of_agent);
+        match (&facts.call, self.left) {
+            (Some(call), _) => self.sessions().calls().refused(root, call, refused),
+            (None, Some(process)) if !by_agent => {
+                self.sessions()
+                    .refused_in_background(root, process, refused);
+            }
+            _ => {}
         }
     }
 

@@ -58,6 +58,9 @@ pub(super) struct Flow {
     settled: bool,
     kind: FlowKind,
     began: Instant,
+    /// The process of the flow, if the flow belongs to no call and a command may have left the
+    /// process in the background.
+    pub(super) left: Option<u32>,
     /// Keeps the client's connection from being ended to make room for another one.
     pub(super) busy: Option<Busy>,
     /// The connection, while it may be ended although its request has begun.
@@ -121,6 +124,7 @@ impl Flow {
             permit: Some(permit),
             judged: None,
             is_own: false,
+            left: None,
             refused: None,
             settled: false,
             kind,
@@ -175,13 +179,10 @@ impl Flow {
         facts.repository.clone_from(&caller.repository);
         facts.tier = Some(caller.tier.clone());
         facts.tier_basis = Some(caller.who.tier_basis);
-        facts.session.clone_from(&caller.session);
-        facts.root.clone_from(&caller.root);
         facts.channel.clone_from(&caller.channel);
         facts.trace_id.clone_from(&caller.labels.trace_id);
         facts.span_id.clone_from(&caller.labels.span_id);
         facts.evidence = caller.evidence.as_str();
-        facts.trust = caller.trust.as_str();
         facts.work = Some(caller.work.clone());
         facts.process.clone_from(&caller.process);
         if caller.who.enforced || caller.who.within.is_some() || caller.grounds.is_some() {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::kit::{
     Gate, Line, Lines, Message, Origin, Outcome, Program, Session, Site, TIERS, Visit, allow_more,
-    git_backend, names, until,
+    git_backend, names, script, until,
 };
 
 const HOST: &str = "files.example.com";
@@ -80,6 +80,7 @@ impl Bench {
         let Session { id, token, .. } = self.gate.session(request);
         Agent {
             bench: self,
+            root: id.clone(),
             session: id,
             token: Some(token),
             env_file: self.home.path().join("claude-env"),
@@ -127,6 +128,9 @@ pub(crate) fn git(folder: &Path, words: &[&str]) -> Outcome {
 
 struct Agent<'a> {
     bench: &'a Bench,
+    /// The session of the token.
+    root: String,
+    /// The agent's own session.
     session: String,
     token: Option<String>,
     env_file: PathBuf,
@@ -136,11 +140,18 @@ impl Agent<'_> {
     /// Runs the command hook as Claude Code does.
     #[track_caller]
     fn hook(&self, event: &str, cwd: &Path) -> Value {
-        let gate = &self.bench.gate;
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["session", "hook"]);
+        self.run_hook(command, event, cwd)
+    }
+
+    /// Runs a command that is, or starts, the command hook.
+    #[track_caller]
+    fn run_hook(&self, mut command: Command, event: &str, cwd: &Path) -> Value {
+        let gate = &self.bench.gate;
         command
-            .args(["session", "hook"])
             .env_clear()
+            .env("PATH", "/usr/bin:/bin")
             .env("HOME", self.bench.home.path())
             .env("CLAUDE_ENV_FILE", &self.env_file)
             .env("CLAUDE_PID", std::process::id().to_string())
@@ -182,6 +193,17 @@ impl Agent<'_> {
         told.as_object_mut().expect("fields").extend(fields.clone());
         let gate = &self.bench.gate;
         gate.post("/v1/hooks/claude-code", self.token.as_deref(), &told)
+    }
+
+    /// Asks for a file as the agent's own process does.
+    #[track_caller]
+    fn ask_as_agent(&self, host: &str) -> Line {
+        let user = format!("{}.main", self.root);
+        let token = self.token.as_deref().expect("a token");
+        let client = self.bench.gate.client();
+        let url = format!("{}/file", self.bench.url(host));
+        client.known_as(&user, token).get(&url);
+        self.bench.decisions().pop().expect("a line")
     }
 
     #[track_caller]
@@ -384,6 +406,7 @@ fn without_a_launcher_the_control_socket_knows_the_session_and_it_can_come_back(
     let (copy, _) = bench.copy("web", "https://github.com/acme/open-tools.git");
     let agent = Agent {
         bench: &bench,
+        root: String::new(),
         session: uuid::Uuid::now_v7().to_string(),
         token: None,
         env_file: bench.home.path().join("claude-env"),
@@ -490,6 +513,7 @@ fn a_hook_that_fails_stops_nothing_and_opens_nothing() {
     let bench = Bench::start();
     let agent = Agent {
         bench: &bench,
+        root: String::new(),
         session: "not-a-session'; exit 9 #".to_owned(),
         token: None,
         env_file: bench.home.path().join("claude-env"),
@@ -513,6 +537,7 @@ fn an_agent_that_was_not_launched_is_known_by_its_process() {
     let (copy, _) = bench.copy("web", "https://github.com/acme/open-tools.git");
     let agent = Agent {
         bench: &bench,
+        root: String::new(),
         session: uuid::Uuid::now_v7().to_string(),
         token: None,
         env_file: bench.home.path().join("claude-env"),
@@ -652,5 +677,136 @@ impl Drop for Ended {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_command_with_variables_of_an_earlier_session_has_the_session_of_its_call() {
+    let bench = Bench::start();
+    let (copy, _) = bench.copy("web", "https://github.com/acme/open-tools.git");
+    let mut agent = bench.launched(&json!({ "repository": OPEN }));
+    agent.hook("SessionStart", &copy);
+    let earlier = agent.env_file.clone();
+    agent.session = uuid::Uuid::now_v7().to_string();
+    agent.env_file = bench.home.path().join("another-env");
+    agent.hook("SessionStart", &copy);
+    agent.env_file = earlier;
+
+    let command = format!("curl -s {}/file", bench.url(REFUSED));
+    let (_, told) = agent.call("toolu_1", &command);
+    let line = bench.decisions().pop().expect("a decision");
+    assert_eq!(line.text("session.id"), agent.session);
+    assert_eq!(line.text("tidegate.session.root"), agent.root);
+    assert_eq!(line.text("tool_use_id"), "toolu_1");
+    assert!(told.to_string().contains(REFUSED), "{told}");
+    // Without a call, only the variables say which session it is.
+    agent.bash(&format!("curl -s {}/file", bench.url(OTHER)));
+    let line = bench.decisions().pop().expect("a decision");
+    assert_eq!(
+        (line.text("tool_use_id"), line.text("session.id")),
+        ("", &*agent.root)
+    );
+}
+
+#[test]
+fn no_report_moves_flows_to_the_session_of_another_agent() {
+    let bench = Bench::start();
+    let (copy, _) = bench.copy("web", "https://github.com/acme/open-tools.git");
+    let victim = bench.launched(&json!({ "repository": OPEN }));
+    victim.hook("SessionStart", &copy);
+    let mut forger = bench.launched(&json!({ "repository": OPEN }));
+    forger.env_file = bench.home.path().join("another-env");
+    forger.hook("SessionStart", &copy);
+    let command = format!("curl -sf {}/file", bench.url(HOST));
+    forger.session.clone_from(&victim.session);
+    let more = json!({ "tool_input": { "command": command } });
+    for event in [
+        "SessionStart",
+        "UserPromptSubmit",
+        "PreToolUse",
+        "PostToolUse",
+    ] {
+        assert_eq!(
+            forger.tool(event, "toolu_1", &more).status(),
+            403,
+            "{event}"
+        );
+    }
+    forger.bash(&command).succeeded();
+    let line = bench.decisions().pop().expect("a line");
+    assert_eq!(line.text("session.id"), forger.root);
+    assert_eq!(line.text("tool_use_id"), "");
+    assert_eq!(forger.ask_as_agent(HOST).text("session.id"), forger.root);
+}
+
+#[test]
+fn a_second_agent_that_a_command_starts_does_not_rename_the_first() {
+    let bench = Bench::start();
+    let (copy, _) = bench.copy("web", "https://github.com/acme/open-tools.git");
+    let agent = bench.launched(&json!({ "repository": OPEN }));
+    agent.hook("SessionStart", &copy);
+    let second = Agent {
+        bench: &bench,
+        root: agent.root.clone(),
+        session: uuid::Uuid::now_v7().to_string(),
+        token: agent.token.clone(),
+        env_file: bench.home.path().join("another-env"),
+    };
+    let program = bench.home.path().join("second");
+    let tidegate = env!("CARGO_BIN_EXE_tidegate");
+    script(
+        &program,
+        &format!("{tidegate} session hook; status=$?; exit $status"),
+    );
+    for event in ["SessionStart", "UserPromptSubmit"] {
+        second.run_hook(Command::new(&program), event, &copy);
+        let line = agent.ask_as_agent(HOST);
+        assert_eq!(line.text("session.id"), agent.session, "{event}");
+    }
+    // A hook of the first agent says the same and counts.
+    second.hook("UserPromptSubmit", &copy);
+    assert_eq!(agent.ask_as_agent(HOST).text("session.id"), second.session);
+}
+
+#[test]
+fn a_call_id_that_is_used_again_names_the_later_call() {
+    let bench = Bench::start();
+    let (copy, _) = bench.copy("web", "https://github.com/acme/open-tools.git");
+    let agent = bench.launched(&json!({ "repository": OPEN }));
+    agent.hook("SessionStart", &copy);
+    let command = |host| format!("curl -s {}/file", bench.url(host));
+    agent.call("toolu_1", &command(HOST));
+    // While the call is open, a second report of its id changes nothing.
+    agent.begin("toolu_1", &command(REFUSED));
+    agent.begin("toolu_1", "curl -s http://else.example.com/");
+    agent.bash(&command(REFUSED));
+    let told = agent.end("toolu_1").to_string();
+    assert!(told.contains(REFUSED), "{told}");
+    // After its end, another end tells nothing, and no later flow belongs to it.
+    assert_eq!(agent.end("toolu_1"), json!({}));
+    agent.begin("toolu_2", &command(OTHER));
+    agent.bash(&command(OTHER));
+    let lines = bench.decisions();
+    assert_eq!(calls(&lines, REFUSED), ["toolu_1"]);
+    assert_eq!(calls(&lines, OTHER), ["toolu_2"]);
+}
+
+#[test]
+fn another_gate_refuses_the_token_of_a_session() {
+    let bench = Bench::start();
+    let other = Bench::start();
+    let own = bench.gate.session(&json!({ "repository": OPEN }));
+    let url = format!("{}/file", other.url(HOST));
+    let user = format!("{}.main", own.id);
+    let mut client = other.gate.client().known_as(&user, &own.token);
+    assert_eq!(client.get(&url).status(), 407);
+    let told = json!({ "session_id": own.id, "hook_event_name": "SessionStart" });
+    for (path, body) in [
+        ("/v1/hooks/claude-code", &told),
+        ("/v1/sessions", &json!({})),
+        ("/v1/sessions/end", &json!({})),
+    ] {
+        let answer = other.gate.post(path, Some(&own.token), body);
+        assert_eq!(answer.status(), 401, "{path}");
     }
 }

@@ -1,8 +1,9 @@
 //! Parses the report of an agent's hook.
 //!
 //! Claude Code and Codex report in one form. Gemini CLI has other names for its events and gives
-//! its calls no id: a call is identified by its tool and input. The plugin for opencode
-//! (`opencode.mjs`) reports in the form of Claude Code.
+//! its calls no id: a call is identified by its tool and input. Copilot CLI, with its names of events
+//! in capitals, and the plugin for opencode (`opencode.mjs`) report in the form of Claude Code;
+//! Copilot CLI gives its calls no id either.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
@@ -64,6 +65,8 @@ pub(super) struct Report {
     pub(super) tool_use_id: Option<String>,
     pub(super) cwd: Option<String>,
     pub(super) source: Option<String>,
+    /// Why a session ends: `clear`, `resume`, `logout` …
+    reason: Option<String>,
     /// Whether the agent shows its model only the error of the tool, without the answer to the
     /// hook.
     #[serde(default)]
@@ -80,6 +83,7 @@ pub(super) struct Excerpt<'a> {
     permission_mode: Option<&'a str>,
     cwd: Option<&'a str>,
     source: Option<&'a str>,
+    reason: Option<&'a str>,
 }
 
 impl Report {
@@ -98,6 +102,7 @@ impl Report {
             report.tool_name.as_ref(),
             report.tool_use_id.as_ref(),
             report.source.as_ref(),
+            report.reason.as_ref(),
         ];
         let sound = |id: &String| {
             id.len() <= MAX_ID && !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic())
@@ -118,6 +123,7 @@ impl Report {
             permission_mode: self.permission_mode.as_deref(),
             cwd: self.cwd.as_deref(),
             source: self.source.as_deref(),
+            reason: self.reason.as_deref(),
         }
     }
 
@@ -129,6 +135,13 @@ impl Report {
     /// Whether a session of the agent begins, or continues with another id.
     pub(super) fn starts_session(&self) -> bool {
         self.event() == EventKind::SessionStart
+    }
+
+    /// Whether the report says which session of the agent goes on. A forked conversation has another
+    /// id than its `SessionStart` named.
+    pub(super) fn names_session(&self) -> bool {
+        let is_prompt = self.event() == EventKind::Prompt && self.agent_id.is_none();
+        self.starts_session() || is_prompt
     }
 
     /// The prompt that the call belongs to.

@@ -2,8 +2,12 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use uuid::Uuid;
 
 use crate::config;
 
@@ -14,6 +18,12 @@ const BEGIN: &str = "# tidegate: begin\n";
 const END: &str = "# tidegate: end\n";
 /// Placeholder for the span of the command, which a shell replaces when it reads the line.
 const SPAN: &str = ".tidegate-span";
+/// The start of the line with the URL of the proxy.
+const URL: &str = "tidegate_url=";
+/// The folder in which Claude Code keeps a folder of such files for each session.
+const SESSION_FOLDERS: &str = "session-env";
+/// Time limit of the connection that shows whether a gate runs on this host.
+const GATE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Makes a separate span for each command, in the trace of the agent if there is one. The span
 /// begins with the process id of the shell, so the gate can distinguish parallel commands.
@@ -49,7 +59,7 @@ pub(super) fn block(proxy: &Proxy, session: &str, token: Option<&str>) -> String
     let known = credentials.is_some();
     let proxy = proxy.with_credentials(credentials);
     // An agent passes the block to its shell with every command, so the URL occurs only once.
-    let url = Shell::Bash.export("tidegate_url", &proxy.url());
+    let url = Shell::Bash.export(URL.trim_end_matches('='), &proxy.url());
     let url = url.strip_prefix("export ").unwrap_or(&url);
     text.push_str(&url.replace(SPAN, r#"'"$tidegate_span"'"#));
     text.push('\n');
@@ -72,8 +82,36 @@ pub(super) fn block(proxy: &Proxy, session: &str, token: Option<&str>) -> String
     text + END
 }
 
-/// Replaces the earlier block in the file; other lines stay unchanged.
+/// Returns the file that Claude Code reads in the session `session` for the hook whose file is
+/// `path`, if that is another file. Claude Code 2.1.112 names the file of the session that it started
+/// with; after `--continue` it reads the file of the conversation.
+pub(super) fn file_of_session(path: &Path, session: &str) -> Option<PathBuf> {
+    let (folder, name) = (path.parent()?, path.file_name()?);
+    let folders = folder.parent()?;
+    let is_known = folders.file_name()? == SESSION_FOLDERS && Uuid::try_parse(session).is_ok();
+    let other = folders.join(session);
+    (is_known && other != folder).then(|| other.join(name))
+}
+
+/// Whether the block in the file is of another gate that still runs: an agent behind that gate may
+/// read the file.
+pub(super) fn is_of_another_gate(path: &Path, proxy: &Proxy) -> bool {
+    let text = config::read(path).unwrap_or_default();
+    let mut lines = text.lines();
+    let Some(url) = lines.find_map(|line| line.strip_prefix(URL)) else {
+        return false;
+    };
+    let place = url.rsplit(['@', '/']).next().unwrap_or_default();
+    let place = place.trim_matches('\'');
+    let runs = |address| TcpStream::connect_timeout(&address, GATE_TIMEOUT).is_ok();
+    place != proxy.place() && place.parse().map_or(true, runs)
+}
+
+/// Replaces the earlier block in the file, and makes its folder; other lines stay unchanged.
 pub(super) fn write(path: &Path, block: &str) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
     let before = if path.exists() {
         config::read(path)?
     } else {
@@ -162,6 +200,35 @@ mod tests {
             assert!(!url.contains("id"), "{url}");
             assert_eq!(url.split('-').count(), 8, "{url}");
         }
+    }
+
+    #[test]
+    fn a_resumed_session_has_a_file_of_its_own() {
+        let path = Path::new("/home/ana/.claude/session-env/a/sessionstart-hook-0.sh");
+        let other = file_of_session(path, SESSION).unwrap();
+        let folder = other.parent().unwrap();
+        assert_eq!(folder.file_name().unwrap(), SESSION);
+        assert_eq!(file_of_session(&other, SESSION), None);
+        assert_eq!(file_of_session(path, "../../x"), None);
+        let elsewhere = Path::new("/tmp/env/a/sessionstart-hook-0.sh");
+        assert_eq!(file_of_session(elsewhere, SESSION), None);
+    }
+
+    #[test]
+    fn the_block_of_another_gate_stays_while_that_gate_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("env");
+        let ours = Proxy::parse("http://127.0.0.1:3128").unwrap();
+        assert!(!is_of_another_gate(&path, &ours));
+        let gate = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = Proxy::parse(&format!("http://{}", gate.local_addr().unwrap())).unwrap();
+        write(&path, &block(&theirs, SESSION, Some("a.b.c"))).unwrap();
+        assert!(is_of_another_gate(&path, &ours));
+        assert!(!is_of_another_gate(&path, &theirs));
+        write(&path, &block(&theirs, SESSION, None)).unwrap();
+        assert!(is_of_another_gate(&path, &ours));
+        drop(gate);
+        assert!(!is_of_another_gate(&path, &ours));
     }
 
     #[test]

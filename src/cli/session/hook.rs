@@ -1,5 +1,5 @@
-//! `tidegate session hook`: the command of every hook of Claude Code, Codex and Gemini CLI, and of
-//! the plugin for opencode.
+//! `tidegate session hook`: the command of every hook of Claude Code, Codex, Copilot CLI and Gemini
+//! CLI, and of the plugin for opencode.
 //!
 //! The hook reports the event to the gate and prints the gate's answer in the agent's form. At the
 //! start of a session of Claude Code, and when it changes its folder, the hook also registers the
@@ -44,6 +44,7 @@ const CONTEXT: &str = "Commands reach the network through tidegate, which decide
 enum HookAgent {
     ClaudeCode,
     Codex,
+    Copilot,
     GeminiCli,
     Opencode,
 }
@@ -54,8 +55,20 @@ impl HookAgent {
         match self {
             Self::ClaudeCode => "claude-code",
             Self::Codex => "codex",
+            Self::Copilot => "copilot",
             Self::GeminiCli => "gemini-cli",
             Self::Opencode => "opencode",
+        }
+    }
+
+    /// Returns the gate's answer in the agent's form: Copilot CLI reads the text in another place.
+    fn form(self, answer: Value) -> Value {
+        if self != Self::Copilot {
+            return answer;
+        }
+        match answer.pointer("/hookSpecificOutput/additionalContext") {
+            Some(text) => json!({ "additionalContext": text }),
+            None => answer,
         }
     }
 }
@@ -87,6 +100,7 @@ struct Report {
     cwd: Option<PathBuf>,
     permission_mode: Option<String>,
     source: Option<String>,
+    reason: Option<String>,
     prompt_id: Option<String>,
     turn_id: Option<String>,
     agent_id: Option<String>,
@@ -135,7 +149,7 @@ impl Hook {
     pub(super) fn perform(&self) -> Answer {
         match self.answer() {
             Ok(answer) if answer == json!({}) => {}
-            Ok(answer) => print::json(&answer),
+            Ok(answer) => print::json(&self.agent.form(answer)),
             Err(Trouble { failure, is_start }) => {
                 let why = format!("tidegate: {}", failure.why);
                 print::err(&format!("{why}\n"));
@@ -158,6 +172,10 @@ impl Hook {
         let is_start = matches!(&*report.hook_event_name, "SessionStart" | "CwdChanged");
         let trouble = |failure| Trouble { failure, is_start };
         if report.hook_event_name == "SessionEnd" {
+            // The agent goes on, and may go on with the variables of this session.
+            if matches!(report.reason.as_deref(), Some("clear" | "resume")) {
+                return Ok(json!({}));
+            }
             return self.end(&report).map_err(trouble);
         }
         // Without a launcher, a session has to be registered before it can report.
@@ -185,6 +203,11 @@ impl Hook {
             let response = serde_json::from_str::<GeminiReport>(&text).ok();
             let response = response.and_then(|it| it.tool_response);
             report.shows_error_only = response.is_some_and(|it| it.error.is_some());
+        }
+        // A subagent of Copilot CLI reports its own id as the session.
+        if self.agent == HookAgent::Copilot && report.agent_id.as_ref() == Some(&report.session_id)
+        {
+            report.session_id = report.parent_agent_id.clone().unwrap_or_default();
         }
         Ok(report)
     }
@@ -214,7 +237,7 @@ impl Hook {
             Ok(started) => (&*started.session, Some(&*started.token)),
             Err(_) => (&*report.session_id, None),
         };
-        self.write(&block::block(&self.proxy, session, token))?;
+        self.write(session, &block::block(&self.proxy, session, token))?;
         let started = started?;
         if report.hook_event_name != "SessionStart" {
             return Ok(None);
@@ -255,13 +278,23 @@ impl Hook {
         }
     }
 
-    fn write(&self, block: &str) -> Result<(), Failure> {
+    fn write(&self, session: &str, block: &str) -> Result<(), Failure> {
         let Some(path) = self.env_file.as_deref().filter(|path| !path.is_empty()) else {
             let why = "CLAUDE_ENV_FILE is not set: the agent's commands carry no session";
             return Err(Failure::new(Answer::Failed, why));
         };
-        block::write(Path::new(path), block)
-            .map_err(|error| Failure::new(Answer::Failed, format!("{path}: {error}")))
+        let path = Path::new(path);
+        let failed = |error: io::Error| {
+            let why = format!("{}: {error}", path.display());
+            Failure::new(Answer::Failed, why)
+        };
+        block::write(path, block).map_err(failed)?;
+        match block::file_of_session(path, session) {
+            Some(other) if !block::is_of_another_gate(&other, &self.proxy) => {
+                block::write(&other, block).map_err(failed)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The session of a launcher ends with the launcher, not here.

@@ -75,6 +75,9 @@ pub enum Attribution {
     Call(Attributed),
     /// Two kinds of evidence name different calls.
     Conflict,
+    /// The flow belongs to no known call, and its process is neither the agent nor below the agent:
+    /// a command may have left it in the background.
+    Left,
 }
 
 /// The facts of a flow for the search.
@@ -201,8 +204,8 @@ impl Calls {
                     found => found,
                 }
             }
-            // A process that is not the agent.
-            Some("main") | None if process.is_some() && clues.agent.is_some() => Attribution::None,
+            // A process that is not the agent, nor below it.
+            Some("main") | None if process.is_some() && clues.agent.is_some() => Attribution::Left,
             Some("main") | None => self.of_agent(root, clues.asked(), false),
             Some(_) => Attribution::None,
         }
@@ -617,7 +620,7 @@ mod tests {
             };
             match self.of_command(session, &command) {
                 Attribution::Call(found) => Some(found),
-                Attribution::None | Attribution::Conflict => None,
+                Attribution::None | Attribution::Conflict | Attribution::Left => None,
             }
         }
 
@@ -632,7 +635,7 @@ mod tests {
             let target = Target { host, port: 443 };
             match self.of_agent(session, (Some(&target), None, None), by_agent) {
                 Attribution::Call(found) => Some(found),
-                Attribution::None | Attribution::Conflict => None,
+                Attribution::None | Attribution::Conflict | Attribution::Left => None,
             }
         }
     }

@@ -223,6 +223,7 @@ fn full() -> FlowFacts {
         call: Some(Arc::new(ToolCall {
             trust: Trust::Verified,
             handle: None,
+            session: None,
             id: Some("toolu_1".into()),
             prompt: Some("p-1".into()),
             agent: Some("a-2".into()),

@@ -302,6 +302,7 @@ fn call_started(session: &str, number: u32) -> Event {
         call: ToolCall {
             trust: Trust::Verified,
             handle: None,
+            session: None,
             id: Some(format!("toolu_{number}").into()),
             prompt: None,
             agent: None,

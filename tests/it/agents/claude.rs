@@ -1,5 +1,7 @@
 //! Claude Code, native and on Node, in every way that it is started.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use crate::kit::Line;
@@ -123,45 +125,62 @@ fn calls_of_mcp(agent: &'static Agent, way: Way) {
     tables::ties_of(&played, "inspected, MCP servers");
 }
 
-#[test]
-fn a_session_that_is_resumed_stays_one() {
-    let Some(first) = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").play() else {
-        return;
-    };
+/// Each version, with its own hooks and with those that `tidegate init` writes.
+fn each_version(test: impl Fn(&'static Agent, Way)) {
+    for agent in [&CLAUDE_NATIVE, &CLAUDE_NODE] {
+        for way in [Way::Exec, Way::ByHand] {
+            test(agent, way);
+        }
+    }
+}
+
+/// A second run that goes on with the conversation of a first one, and the sessions of the first.
+fn goes_on(agent: &'static Agent, way: Way, words: &[&str]) -> Option<(BTreeSet<String>, Played)> {
+    let first = Run::of(agent, way, "short.json").play()?;
     first.nothing_is_wrong();
     let before = first.sessions_of_the_agent();
-    let again = Run::of(&CLAUDE_NATIVE, Way::Exec, "resumed.json").after(first);
-    let played = again
-        .words(&["--continue"])
-        .play()
-        .expect("it was played before");
+    let again = Run::of(agent, way, "resumed.json").after(first);
+    let played = again.words(words).play().expect("it was played before");
     played.nothing_is_wrong().all_sessions_are_right();
-    assert_eq!(
-        before,
-        played.sessions_of_the_agent(),
-        "the agent goes on with its session"
-    );
+    played.all_are_tied(&["commands"]);
+    assert!(played.told().contains("b"), "{:#?}", played.shown);
+    Some((before, played))
+}
+
+#[test]
+fn a_session_that_is_resumed_stays_one() {
+    each_version(|agent, way| {
+        if let Some((before, played)) = goes_on(agent, way, &["--continue"]) {
+            assert_eq!(before, played.sessions_of_the_agent());
+        }
+    });
 }
 
 #[test]
 fn a_session_that_is_forked_goes_on_under_another_id() {
-    let Some(first) = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").play() else {
-        return;
-    };
-    let before = first.sessions_of_the_agent();
-    let again = Run::of(&CLAUDE_NATIVE, Way::Exec, "resumed.json").after(first);
-    let played = again
-        .words(&["--continue", "--fork-session"])
-        .play()
-        .expect("it was played before");
-    played.nothing_is_wrong().all_sessions_are_right();
-    played.all_are_tied(&["commands"]);
-    let after = played.sessions_of_the_agent();
-    assert!(before.is_disjoint(&after), "{before:?} {after:?}");
+    each_version(|agent, way| {
+        if let Some((before, played)) = goes_on(agent, way, &["--continue", "--fork-session"]) {
+            let after = played.sessions_of_the_agent();
+            assert!(before.is_disjoint(&after), "{before:?} {after:?}");
+        }
+    });
 }
 
 #[test]
 fn a_session_that_is_cleared_at_a_terminal_is_followed() {
+    each_version(|agent, way| {
+        let Some(played) = cleared(agent, way) else {
+            return;
+        };
+        played.nothing_is_wrong().all_sessions_are_right();
+        played.all_are_tied(&["commands"]).every_refusal_is_told();
+        let sessions = played.sessions_of_the_agent();
+        assert_eq!(sessions.len(), 3, "{sessions:?} {:#?}", played.outcome);
+    });
+}
+
+/// A session at a terminal that is cleared twice.
+fn cleared(agent: &'static Agent, way: Way) -> Option<Played> {
     let (ready, end) = ("bypass permissions on", "All turns are done");
     let steps = json!([
         {"after": ready, "type": "Go."},
@@ -170,14 +189,14 @@ fn a_session_that_is_cleared_at_a_terminal_is_followed() {
         {"after": "/clear", "type": "\r"},
         {"after": ready, "type": "Now follow again."},
         {"after": "Now follow again.", "type": "\r"},
+        {"after": end, "type": "/clear"},
+        {"after": "/clear", "type": "\r"},
+        {"after": ready, "type": "Now follow once."},
+        {"after": "Now follow once.", "type": "\r"},
         {"after": end, "type": "/exit"},
         {"after": "/exit", "type": "\r"},
     ]);
-    let run = Run::of(&CLAUDE_NATIVE, Way::Exec, "cleared.json").typing(&steps);
-    let Some(played) = run.play() else { return };
-    played.nothing_is_wrong().all_sessions_are_right();
-    let sessions = played.sessions_of_the_agent();
-    assert_eq!(sessions.len(), 2, "{sessions:?} {:#?}", played.outcome);
+    Run::of(agent, way, "cleared.json").typing(&steps).play()
 }
 
 #[test]

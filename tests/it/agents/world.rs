@@ -249,6 +249,7 @@ impl World {
         for name in [
             "notes",
             "decisions.jsonl",
+            "gate.log",
             "inspect-ca.pem",
             "inspect-ca.key",
         ] {
