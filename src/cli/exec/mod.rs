@@ -4,6 +4,7 @@ mod agent;
 mod child;
 mod claude;
 mod codex;
+mod copilot;
 mod gemini;
 mod hidden;
 mod jailed;
@@ -314,7 +315,10 @@ impl Exec {
         running.keep_copy(catalogue, adapt);
         running.sample();
         let mut variables = session.variables(place)?;
-        let words = self.words(id, &variables);
+        let mut words = self.words(id, &variables);
+        if let Some(plugin) = self.add_copilot_plugin(&mut words, &running) {
+            options.copies.push(plugin);
+        }
         if let Some(bundle) = &running.bundle {
             super::env::add(&mut variables, super::ca::variables(bundle));
         }
@@ -494,6 +498,28 @@ impl Exec {
             ));
         };
         Some(("PATH", path.inspect_err(without).ok()?))
+    }
+
+    /// Adds the plugin for Copilot CLI to its command; returns the file of the plugin.
+    fn add_copilot_plugin(&self, words: &mut Vec<OsString>, running: &Running) -> Option<PathBuf> {
+        let found = self.recognised();
+        let Recognised { word, .. } = found.filter(|it| it.agent == Agent::Copilot)?;
+        let written = word.map(|_| copilot::write(running.config.record.file.as_deref()));
+        let added = match (word, written) {
+            (Some(at), Some(Ok(path))) => Some((at + 1, path)),
+            (_, Some(Err(error))) => {
+                print::err(&format!("tidegate: {error}\n"));
+                None
+            }
+            _ => None,
+        };
+        let Some((at, path)) = added else {
+            print::err(copilot::WITHOUT_HOOKS);
+            return None;
+        };
+        let folder = path.parent()?.as_os_str().to_owned();
+        words.splice(at..at, [copilot::OPTION.into(), folder]);
+        Some(path)
     }
 
     /// Returns the plugin that opencode loads in this run, and the variable that names it.

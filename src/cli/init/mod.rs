@@ -27,6 +27,8 @@ pub(super) enum Init {
     ClaudeCode(ClaudeCode),
     /// Settings for Codex: hooks, the proxy, and a text for the model.
     Codex(other::Other),
+    /// Settings for GitHub Copilot CLI: hooks, and a text for the model.
+    Copilot(other::Other),
     /// Settings for Gemini CLI: hooks, the proxy, and a text for the model.
     Gemini(other::Other),
     /// Settings for opencode: a plugin with hooks, and a text for the model.
@@ -78,6 +80,7 @@ impl Init {
         let done = match self {
             Self::ClaudeCode(init) => init.perform(),
             Self::Codex(init) => init.perform(other::Agent::Codex),
+            Self::Copilot(init) => init.perform(other::Agent::Copilot),
             Self::Gemini(init) => init.perform(other::Agent::Gemini),
             Self::Opencode(init) => init.perform(other::Agent::Opencode),
         };

@@ -1,5 +1,5 @@
-//! `tidegate init codex|gemini|opencode`: hooks, the proxy, the trusted certificates, and instructions
-//! for the model. Where `tidegate exec` starts Codex or opencode, it adds their hooks (`--launched`).
+//! `tidegate init codex|copilot|gemini|opencode`: hooks, the proxy, the trusted certificates, and instructions
+//! for the model. Where `tidegate exec` starts Codex, Copilot CLI or opencode, it adds their hooks (`--launched`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::super::exec::{self, PLUGIN_SIGN};
 use super::super::{Answer, ca, load, print};
 use super::codex;
 use super::json::Json;
-use super::settings::put_gemini_hooks;
+use super::settings::{copilot_hooks, put_gemini_hooks};
 use super::{agreed, diff, files, program, show};
 use crate::config;
 
@@ -31,6 +31,7 @@ ask for. Tell the user which host you needed and why.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Agent {
     Codex,
+    Copilot,
     Gemini,
     Opencode,
 }
@@ -64,6 +65,9 @@ pub(in crate::cli) struct Other {
     /// Where Codex has its settings.
     #[arg(long, env = "CODEX_HOME", hide = true)]
     codex_home: Option<PathBuf>,
+    /// Where Copilot CLI has its settings.
+    #[arg(long, env = "COPILOT_HOME", hide = true)]
+    copilot_home: Option<PathBuf>,
     /// Where programs have their settings.
     #[arg(long, env = "XDG_CONFIG_HOME", hide = true)]
     config_home: Option<PathBuf>,
@@ -81,7 +85,7 @@ impl Agent {
     fn variables(self) -> Option<&'static str> {
         match self {
             Self::Codex | Self::Gemini => Some(".env"),
-            Self::Opencode => None,
+            Self::Copilot | Self::Opencode => None,
         }
     }
 
@@ -89,6 +93,7 @@ impl Agent {
     fn context(self) -> &'static str {
         match self {
             Self::Codex | Self::Opencode => "AGENTS.md",
+            Self::Copilot => "copilot-instructions.md",
             Self::Gemini => "GEMINI.md",
         }
     }
@@ -147,6 +152,7 @@ impl Other {
             CONTEXT,
         )?];
         match agent {
+            Agent::Copilot => changes.push(Change::of_copilot(&folder)?),
             Agent::Gemini => changes.push(Change::of_gemini(folder.join("settings.json"))?),
             Agent::Codex if !self.launched => changes.push(Change::of_codex(&folder)?),
             Agent::Opencode if !self.launched => changes.push(Change::of_plugin(&folder)?),
@@ -164,6 +170,7 @@ impl Other {
         let given = self.folder.clone();
         given.or_else(|| match agent {
             Agent::Codex => self.codex_home.clone().or_else(|| home(".codex")),
+            Agent::Copilot => self.copilot_home.clone().or_else(|| home(".copilot")),
             Agent::Gemini => home(".gemini"),
             Agent::Opencode => {
                 let folder = self.config_home.clone().or_else(|| home(".config"))?;
@@ -251,7 +258,22 @@ impl Change {
 
     /// Writes the plugin of opencode.
     fn of_plugin(folder: &Path) -> Result<Self, String> {
-        let path = folder.join("plugin/tidegate.js");
+        let after = exec::opencode_plugin().map_err(|error| error.to_string())?;
+        Self::of_own_file(folder.join("plugin/tidegate.js"), after)
+    }
+
+    /// Writes the hooks of Copilot CLI.
+    fn of_copilot(folder: &Path) -> Result<Self, String> {
+        let hooks = json!({
+            "version": 1,
+            "description": format!("{PLUGIN_SIGN} init: reports tool calls to tidegate."),
+            "hooks": copilot_hooks(&program(false)),
+        });
+        Self::of_own_file(folder.join("hooks/tidegate.json"), format!("{hooks:#}\n"))
+    }
+
+    /// Writes a file that is the gate's alone.
+    fn of_own_file(path: PathBuf, after: String) -> Result<Self, String> {
         let before = files::read(&path)?;
         let is_ours = |text: &String| text.contains(PLUGIN_SIGN);
         if !before.as_ref().is_none_or(is_ours) {
@@ -260,7 +282,6 @@ impl Change {
                 path.display()
             ));
         }
-        let after = exec::opencode_plugin().map_err(|error| error.to_string())?;
         Ok(Self {
             path,
             before,

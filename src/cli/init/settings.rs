@@ -1,4 +1,4 @@
-//! Adds the gate's settings to those of Claude Code and of Gemini CLI.
+//! The hooks of the gate in the settings of Claude Code, Copilot CLI and Gemini CLI.
 
 use serde_json::{Value, json};
 
@@ -22,6 +22,9 @@ const GEMINI_COMMAND_END: &str = " session hook --agent gemini-cli";
 const GEMINI_TOOLS: &str = "run_shell_command|web_fetch";
 const GEMINI_SESSION_EVENTS: [&str; 3] = ["SessionStart", "BeforeAgent", "SessionEnd"];
 const GEMINI_TOOL_EVENTS: [&str; 2] = ["BeforeTool", "AfterTool"];
+/// Events of Copilot CLI, with the names for which it reports in the form of Claude Code.
+const COPILOT_SESSION_EVENTS: [&str; 3] = ["SessionStart", "UserPromptSubmit", "SessionEnd"];
+const COPILOT_TOOLS: &str = "Bash|WebFetch|bash|web_fetch";
 /// The end of the URL of HTTP hooks, which earlier versions wrote.
 const URL_END: &str = "/v1/hooks/claude-code";
 
@@ -95,6 +98,18 @@ pub(super) fn put_gemini_hooks(settings: &mut Json, program: &str) -> Result<(),
         put_hook(hooks, event, group.into()).ok_or_else(|| shape(event))?;
     }
     Ok(())
+}
+
+/// Returns the hooks for Copilot CLI, by event.
+pub(in crate::cli) fn copilot_hooks(program: &str) -> Value {
+    let command = format!("{program}{COMMAND_END} --agent copilot");
+    let hooks = json!([{ "type": "command", "command": command, "timeout": HOOK_TIMEOUT }]);
+    let of_session = COPILOT_SESSION_EVENTS.map(|event| (event, json!([{ "hooks": hooks }])));
+    let group = json!([{ "matcher": COPILOT_TOOLS, "hooks": hooks }]);
+    let of_tool = TOOL_EVENTS.map(|event| (event, group.clone()));
+    let all = of_session.into_iter().chain(of_tool);
+    all.map(|(event, groups)| (event.to_owned(), groups))
+        .collect()
 }
 
 /// Returns the variables that make an agent use a proxy. Variables for Java and git are for the

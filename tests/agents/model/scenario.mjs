@@ -41,17 +41,23 @@ export function asked(agent, who, calls) {
 function translate(call, tools) {
   const first = (names) => names.find((name) => tools.includes(name));
   if (call.shell) return shell(first(SHELLS), call);
-  if (call.fetch) return fetcher(first(FETCHERS), call.fetch);
+  if (call.fetch) return fetcher(first(FETCHERS), call.fetch, tools);
   if (call.agent) {
     const args = {
       description: call.agent,
       prompt: `follow ${call.agent}`,
       subagent_type: "general-purpose",
+      ...(isCopilot(tools) ? { agent_type: "general-purpose", name: call.agent, mode: "sync" } : {}),
     };
     return { name: first(SUBAGENTS), args };
   }
   const name = tools.find((tool) => tool.includes(call.mcp) && tool.endsWith(call.tool));
   return { name, args: call.args ?? {} };
+}
+
+/** Copilot CLI and Gemini CLI have different tools of one name. */
+function isCopilot(tools) {
+  return tools.includes("web_fetch") && tools.includes("bash");
 }
 
 function shell(name, call) {
@@ -62,8 +68,9 @@ function shell(name, call) {
   return { name, args: { command, description: call.as, ...background } };
 }
 
-function fetcher(name, url) {
+function fetcher(name, url, tools) {
   if (name === "WebFetch") return { name, args: { url, prompt: "What is there?" } };
+  if (name === "web_fetch" && isCopilot(tools)) return { name, args: { url } };
   if (name === "webfetch") return { name, args: { url, format: "text" } };
   return { name, args: { prompt: `What is at ${url}?` } };
 }

@@ -171,9 +171,9 @@ pub(super) static COPILOT: Agent = Agent {
     ],
     words: &["-p", "Go.", "--allow-all-tools", "--allow-all-paths"],
     at_terminal: &[],
-    init: "",
+    init: "tidegate init copilot --write >&2 && eval \"$(tidegate env)\" && ",
     init_launched: "",
-    init_joined: "",
+    init_joined: "tidegate init copilot --launched --write >&2 && ",
     shares: &[],
     settings: &[],
 };

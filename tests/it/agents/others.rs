@@ -1,4 +1,4 @@
-//! Codex, Gemini CLI and opencode, in every way that they are started.
+//! Codex, Copilot CLI, Gemini CLI and opencode, in every way that they are started.
 
 use super::agent::{AIDER, Agent, CODEX, COPILOT, GEMINI, OPENCODE};
 use super::played::Played;
@@ -23,6 +23,17 @@ fn calls(agent: &'static Agent, way: Way) -> Option<Played> {
     Some(played)
 }
 
+/// Of a gate that runs already, only the records say what was refused to a process in the background.
+#[track_caller]
+fn refusals_are_told(played: &Played) {
+    if matches!(played.way, Way::Exec | Way::Jail) {
+        played.every_refusal_is_told();
+    } else {
+        played.refusals_of_open_calls_are_told();
+    }
+    played.what_the_model_read_works();
+}
+
 #[test]
 fn codex_is_named_in_every_way() {
     for way in WAYS {
@@ -36,9 +47,7 @@ fn codex_is_named_in_every_way() {
         if way != Way::ByHand {
             played.all_sessions_are_right();
         }
-        played
-            .refusals_of_open_calls_are_told()
-            .what_the_model_read_works();
+        refusals_are_told(&played);
         if way == Way::Jail {
             let opened = played
                 .requests
@@ -59,9 +68,7 @@ fn gemini_is_named_and_fetches_in_a_jail() {
     for way in WAYS {
         if let Some(played) = calls(&GEMINI, way) {
             played.the_agent_is_named("gemini-cli");
-            played
-                .refusals_of_open_calls_are_told()
-                .what_the_model_read_works();
+            refusals_are_told(&played);
             // Its guard against private addresses looks names up: in a jail it lets ours pass.
             let fetched = played.used().contains(&"fetches");
             assert_eq!(fetched, way == Way::Jail, "{:?}: {:#?}", way, played.shown);
@@ -77,19 +84,22 @@ fn opencode_is_named_in_every_way() {
         };
         played.the_agent_is_named("opencode");
         played.all_are_tied(&["commands", "fetches"]);
-        played
-            .refusals_of_open_calls_are_told()
-            .what_the_model_read_works();
+        refusals_are_told(&played);
         assert_eq!(played.conversations().len(), usize::from(way == Way::Jail));
     }
 }
 
 #[test]
 fn copilot_is_named_in_every_way() {
-    for way in [Way::Exec, Way::Jail] {
-        if let Some(played) = calls(&COPILOT, way) {
-            played.the_agent_is_named("copilot");
-        }
+    for way in WAYS {
+        let Some(played) = calls(&COPILOT, way) else {
+            continue;
+        };
+        played.the_agent_is_named("copilot");
+        refusals_are_told(&played);
+        // Its guard against private addresses looks names up, as that of Gemini CLI does.
+        let fetched = played.used().contains(&"fetches");
+        assert_eq!(fetched, way == Way::Jail, "{way:?}: {:#?}", played.shown);
     }
 }
 

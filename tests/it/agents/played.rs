@@ -160,8 +160,22 @@ impl Played {
                 about(line)
             ));
         }
+        let tool = line.text("tidegate.tool.name");
+        if !tool.is_empty() && owner.is_none_or(|asked| class_of(&asked.tool) != class_of(tool)) {
+            wrong.push(format!("{} has {tool}, and is of {owner:?}", about(line)));
+        }
         wrong.extend(self.contradicts_the_agent(line));
         wrong
+    }
+
+    /// Whether all flows of a class name its tool: an agent may give its calls no id.
+    pub(super) fn names_the_tool(&self, of: &str) -> bool {
+        let mut lines = self.decisions();
+        let has_name = |line: &Line| {
+            let tool = line.text("tidegate.tool.name");
+            !tool.is_empty() && class_of(tool) == of
+        };
+        lines.all(|line| self.owner(line).is_none_or(|it| class(it) != of) || has_name(line))
     }
 
     /// Panics unless [`Played::nothing_is_wrong`] notices a tie that is moved to another call, to a
@@ -564,8 +578,14 @@ fn refused_hosts(text: &str) -> Vec<String> {
 
 /// What kind of call it is, in the same words for every agent.
 fn class(asked: &Asked) -> &'static str {
-    match asked.tool.as_str() {
-        _ if asked.late => "background commands",
+    if asked.late {
+        return "background commands";
+    }
+    class_of(&asked.tool)
+}
+
+fn class_of(tool: &str) -> &'static str {
+    match tool {
         "Bash" | "bash" | "run_shell_command" | "exec_command" | "shell" => "commands",
         "WebFetch" | "webfetch" | "web_fetch" => "fetches",
         "Agent" | "Task" | "task" => "subagents",

@@ -22,7 +22,12 @@ pub(super) fn ties_of(played: &Played, tls: &str) {
     let (some, all): (Vec<&str>, Vec<&str>) = used
         .into_iter()
         .partition(|class| untied.contains_key(class));
-    let mut tied = all.join(", ");
+    let (named, some): (Vec<&str>, Vec<&str>) = some
+        .into_iter()
+        .partition(|class| played.names_the_tool(class));
+    let named = named.iter().map(|class| format!("{class} (no id)"));
+    let tied: Vec<String> = all.iter().map(ToString::to_string).chain(named).collect();
+    let mut tied = tied.join(", ");
     if tied.is_empty() {
         "none".clone_into(&mut tied);
     } else if !some.is_empty() {
