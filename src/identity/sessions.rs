@@ -322,8 +322,7 @@ impl Sessions {
     pub fn refused_in_background(&self, root: &str, process: u32, refused: Refused) {
         let launched = self.launched_pid(root);
         let agent = launched.or_else(|| self.registered.process_of(root));
-        let above = agent.map(|agent| table::Table::read().above(agent, 0));
-        if above.is_some_and(|above| above.iter().all(|(pid, _)| *pid != process)) {
+        if agent.is_some_and(|agent| !table::is_above(process, agent)) {
             self.calls.refused_in_background(root, refused);
         }
     }

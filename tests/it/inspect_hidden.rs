@@ -369,6 +369,10 @@ fn an_agent_that_clears_or_resumes_stays_one_session_and_is_not_stopped() {
     assert_eq!(line.text("session.id"), next);
     assert_eq!(line.text("tidegate.session.root"), session.id);
     assert!(!line.has("tidegate.session.mismatch"), "{line:?}");
+    let prompt = format!("{}x-claude-code-prompt-id: prompt-9\r\n", field(next));
+    assert_eq!(as_session(&bench, &session, &prompt).status(), 200);
+    let line = bench.inside.judged().pop().expect("a request");
+    assert_eq!(line.text("prompt.id"), "prompt-9");
     let stranger = field("4f1c2b4e-2222-4222-8333-123456789abc");
     assert_eq!(as_session(&bench, &session, &stranger).status(), 403);
     // The token of another session does not rename this one.

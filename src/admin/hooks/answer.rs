@@ -37,8 +37,8 @@ pub(super) fn context(event: &str, own: &[RefusedFlow], earlier: &[RefusedFlow])
     }
     if !earlier.is_empty() {
         text.push_str(
-            "tidegate, the network policy of this machine, refused in an earlier call, or in what an \
-             earlier call left in the background:\n",
+            "tidegate, the network policy of this machine, refused in an earlier call, or to a process in \
+             the background:\n",
         );
         list(&mut text, earlier);
     }

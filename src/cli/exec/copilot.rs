@@ -10,9 +10,9 @@ use super::super::init::settings::copilot_hooks;
 use super::own_file::{self, SIGN};
 
 /// The note if the plugin cannot be added.
-pub(super) const WITHOUT_HOOKS: &str = "tidegate: Copilot CLI runs without hooks of this run: tool \
-    calls are on record, and the model is told what is refused, only where its own hooks do that: \
-    tidegate init copilot --launched --write\n";
+pub(super) const WITHOUT_HOOKS: &str = "tidegate: this run adds no hooks to Copilot CLI. If its \
+    settings have none, tool calls are not on record, and the model is not told what is refused. \
+    Write them once: tidegate init copilot --launched --write\n";
 /// The option that names the folder of a plugin.
 pub(super) const OPTION: &str = "--plugin-dir";
 const FOLDER: &str = "copilot-plugin";

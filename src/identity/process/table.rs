@@ -15,6 +15,9 @@ const COMMAND: u64 = 8 * 1024;
 /// Descriptors of one process that are searched, at most.
 const DESCRIPTORS: usize = 65_536;
 
+/// Ancestors of one process that are looked at, at most.
+const MAX_ANCESTORS: usize = 4096;
+
 /// Every visible process, with its name and its parent.
 #[derive(Debug, Default)]
 pub(in crate::identity) struct Table(BTreeMap<u32, (u32, Arc<str>)>);
@@ -86,6 +89,13 @@ fn stat(line: &str) -> Option<(u32, Arc<str>)> {
     let (_, name) = front.split_once('(')?;
     let parent = rest.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some((parent, name.into()))
+}
+
+/// Whether a process is an ancestor of another one. Reads the line of ancestors only.
+pub(in crate::identity) fn is_above(ancestor: u32, pid: u32) -> bool {
+    let parent = |pid: &u32| Some(stat(&lossy(*pid, "stat")?)?.0);
+    let mut line = std::iter::successors(parent(&pid), parent).take(MAX_ANCESTORS);
+    line.any(|it| it == ancestor)
 }
 
 /// The start of a process, in the kernel's ticks since boot.
