@@ -79,15 +79,14 @@
 //! | identify | `identify` | `proxy/connection/mod.rs` | `proxy/tunnel/mod.rs` |
 //! | | `present` | `identity/mod.rs` | `proxy/connection/mod.rs` |
 //! | decide | `judge_attempt` | `proxy/flow.rs` | `proxy/tunnel/mod.rs` |
-//! | | `decide` | `gate/approvals/approval.rs` | `proxy/flow.rs` |
-//! | | `decide` | `gate/snapshot.rs` | `gate/approvals/approval.rs` |
+//! | | `decide` | `gate/snapshot.rs` | `proxy/flow.rs` |
 //! | | `decide_with` | `policy/answer.rs` | `gate/snapshot.rs` |
-//! | resolve | `find` | `proxy/dial.rs` | `proxy/tunnel/mod.rs` |
-//! | | `route` | `dial/mod.rs` | `proxy/dial.rs` |
+//! | resolve | `find_route` | `proxy/flow.rs` | `proxy/tunnel/mod.rs` |
+//! | | `route` | `dial/mod.rs` | `proxy/flow.rs` |
 //! | decision line | `settle` | `proxy/flow.rs` | `proxy/tunnel/mod.rs` |
 //! | | `decided` | `record/recorder.rs` | `proxy/flow.rs` |
-//! | dial | `connect` | `proxy/dial.rs` | `proxy/tunnel/mod.rs` |
-//! | | `reach` | `dial/mod.rs` | `proxy/dial.rs` |
+//! | dial | `dial` | `proxy/flow.rs` | `proxy/tunnel/mod.rs` |
+//! | | `reach` | `dial/mod.rs` | `proxy/flow.rs` |
 //! | hello | `carry` | `proxy/tunnel/mod.rs` | `proxy/accept/mod.rs` |
 //! | | `read` | `tls/hello.rs` | `proxy/tunnel/mod.rs` |
 //! | relay | `relay` | `proxy/tunnel/relay.rs` | `proxy/tunnel/mod.rs` |

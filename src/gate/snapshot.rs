@@ -14,8 +14,9 @@ use crate::policy::{Decision, Exceptions, Guard, InForce, Policy, Query};
 use crate::record::Recorder;
 use crate::tls;
 
+use super::approvals::Asks;
 use super::fetches::Fetches;
-use super::{Ages, Shadow};
+use super::{Ages, Gate, Shadow};
 
 /// Everything that a reload changes, immutable; a flow keeps the snapshot of its start.
 #[derive(Debug)]
@@ -235,6 +236,30 @@ impl Snapshot {
             Some(Arc::new(caller.who))
         });
         Some(Caller { beside, ..caller })
+    }
+}
+
+impl Gate {
+    /// Decides under the policy of a generation and the approvals in force. Returns the id of the
+    /// approval that allows the flow, if there is one.
+    pub fn decide(
+        &self,
+        snapshot: &Snapshot,
+        query: &Query<'_>,
+        asks: &Asks<'_>,
+    ) -> (Decision, Option<Arc<str>>) {
+        self.approved(snapshot, query, asks, snapshot.decide(query))
+    }
+
+    /// Like [`Gate::decide`], for an open flow.
+    pub(super) fn decide_again(
+        &self,
+        snapshot: &Snapshot,
+        query: &Query<'_>,
+        asks: &Asks<'_>,
+    ) -> Decision {
+        let decision = snapshot.decide_again(query);
+        self.approved(snapshot, query, asks, decision).0
     }
 }
 

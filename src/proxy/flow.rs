@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::dial::{DialContext, DialError, Purpose, Route, Upstream};
 use crate::gate::{Asked, Cut, Flows, Gate, Hold, OpenFlow, PassedBy, Place, Snapshot};
 use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Work};
 use crate::metrics::{FlowKind, GenerationMetrics};
@@ -20,6 +21,9 @@ use crate::policy::{
     Attempt, Category, Decision, Query, Reason, RequestFacts, TierId, Verdict, explain,
 };
 use crate::proxy::accept::admission::{Busy, Seat};
+use crate::proxy::dial_failure::{
+    denied_detail, no_descriptors, no_route, not_dialled, past_parents,
+};
 use crate::proxy::refusal::{Code, Refusal};
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
 
@@ -603,6 +607,127 @@ impl Flow {
         // The error may be more precise than a label of the metric.
         let reason = self.refused.map(Code::as_str).or(self.close.error);
         self.gate.metrics.flow_end(self.close.end, reason);
+    }
+}
+
+impl Flow {
+    /// Resolves the host of a target and checks its addresses, or returns the parents to ask.
+    pub(super) async fn find_route(
+        &mut self,
+        target: &Target,
+        decision: &Decision,
+    ) -> Result<Route, Refusal> {
+        let snapshot = self.snapshot();
+        // A look-up queries addresses of both families at once.
+        let room = match &target.host {
+            Host::Name(_) => snapshot.dialer.descriptors_for(self.caller(), 2),
+            Host::Address(_) => snapshot.dialer.descriptors_for(self.caller(), 1),
+        };
+        let _room = room.ok_or_else(no_descriptors)?;
+        let began = self.gate.clock.instant();
+        let found = snapshot
+            .dialer
+            .route(target, decision, &snapshot.policy, &snapshot.guard)
+            .await;
+        let looked_up = !matches!(&found, Ok(route) if route.addresses.is_empty());
+        let named = looked_up && matches!(target.host, Host::Name(_));
+        if named {
+            let took = began.elapsed();
+            self.facts.ms.dns = Some(millis(took));
+            self.gate.metrics.dns(took);
+        }
+        let route = found.map_err(|error| no_route(self, decision, error))?;
+        if named {
+            self.facts.dns_answers = Some(route.answers.clone());
+        }
+        self.observe_denied(&route, decision);
+        self.facts.parent_proxy = route.parents.first().map(|parent| parent.name().clone());
+        Ok(route)
+    }
+
+    /// Dials a route for a flow whose decision is written to the log. If the parents cannot be reached
+    /// and may be left out, dials the target directly.
+    pub(super) async fn dial(
+        &mut self,
+        mut route: Route,
+        decision: &Decision,
+    ) -> Result<Upstream, Refusal> {
+        let Some(open) = self.open.clone() else {
+            return Err(Code::RecordUnavailable.into());
+        };
+        loop {
+            match self.dial_once(&open, &route, decision).await? {
+                Ok(upstream) => {
+                    self.dialled(&upstream, decision);
+                    return Ok(upstream);
+                }
+                Err(DialError::Parent(error)) if error.leaves_out() && route.falls_back() => {
+                    // The new route has no parents, so this recursion ends.
+                    route = Box::pin(past_parents(self, &route.target, decision)).await?;
+                }
+                Err(error) => return Err(not_dialled(error)),
+            }
+        }
+    }
+
+    async fn dial_once(
+        &self,
+        open: &OpenFlow,
+        route: &Route,
+        decision: &Decision,
+    ) -> Result<Result<Upstream, DialError>, Refusal> {
+        let snapshot = self.snapshot();
+        let via = match &self.via {
+            Some(before) => format!("{before}, 1.1 {}", self.gate.pseudonym),
+            None => format!("1.1 {}", self.gate.pseudonym),
+        };
+        let context = DialContext {
+            purpose: match open.asked {
+                Asked::Request { tls: false, .. }
+                    if decision.upstream.is_none() && !self.is_own =>
+                {
+                    Purpose::Request
+                }
+                _ => Purpose::Tunnel { via: &via },
+            },
+            guard: &snapshot.guard,
+            metrics: &self.gate.metrics,
+            caller: self.caller(),
+        };
+        // The policy may have changed while the name was resolved or the decision was written.
+        tokio::select! {
+            biased;
+            cut = open.cut() => Err(Refusal::cut(cut)),
+            dialled = snapshot.dialer.reach(route, context) => Ok(dialled),
+        }
+    }
+
+    /// Records the refusal of a route whose addresses are all in a denied network. Such a route exists
+    /// only in `observe` mode.
+    pub(super) fn observe_denied(&mut self, route: &Route, decision: &Decision) {
+        let denied = route.addresses.iter().find_map(|address| {
+            let rule = decision.denies(address.ip())?.clone();
+            Some((address.ip(), rule))
+        });
+        if let Some((address, rule)) = denied {
+            self.facts.would = Some(Verdict::Deny);
+            self.facts.reason = Code::Denied.as_str();
+            self.facts.detail = Some(denied_detail(self, address, &rule).into());
+        }
+    }
+
+    /// Records the dialled address.
+    fn dialled(&mut self, upstream: &Upstream, decision: &Decision) {
+        self.facts.peer_address = Some(upstream.address.ip());
+        self.facts.ms.connect = Some(millis(upstream.took));
+        self.gate
+            .metrics
+            .connected(decision.category, upstream.took);
+        let parent = upstream.parent.as_ref();
+        self.facts.parent_proxy = parent.map(|through| through.name().clone());
+        if let (Some(open), Some(judged)) = (&self.open, upstream.judged()) {
+            open.dialled(judged);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ mod accept;
 mod asking;
 mod attribution;
 mod connection;
-mod dial;
+mod dial_failure;
 mod flow;
 mod inspect;
 mod refusal;

@@ -65,30 +65,8 @@ impl<'a> Asks<'a> {
 }
 
 impl Gate {
-    /// Decides under the policy of a generation and the approvals in force. Returns the id of the
-    /// approval that allows the flow, if there is one.
-    pub fn decide(
-        &self,
-        snapshot: &Snapshot,
-        query: &Query<'_>,
-        asks: &Asks<'_>,
-    ) -> (Decision, Option<Arc<str>>) {
-        self.approved(snapshot, query, asks, snapshot.decide(query))
-    }
-
-    /// Like [`Gate::decide`], for an open flow.
-    pub(in crate::gate) fn decide_again(
-        &self,
-        snapshot: &Snapshot,
-        query: &Query<'_>,
-        asks: &Asks<'_>,
-    ) -> Decision {
-        let decision = snapshot.decide_again(query);
-        self.approved(snapshot, query, asks, decision).0
-    }
-
     /// Applies an approval in force to a decision that asks.
-    fn approved(
+    pub(in crate::gate) fn approved(
         &self,
         snapshot: &Snapshot,
         query: &Query<'_>,

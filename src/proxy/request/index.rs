@@ -15,7 +15,6 @@ use crate::gate::{Asked, Snapshot};
 use crate::metrics::FlowKind;
 use crate::name::{Target, Url};
 use crate::policy::{Attempt, Decision, Listing, Query, RequestFacts};
-use crate::proxy::dial;
 use crate::proxy::flow::{Flow, Known};
 use crate::proxy::refusal::{Code, Refusal};
 use crate::record::{Blame, End, TlsMode};
@@ -151,9 +150,9 @@ impl Index<'_> {
             tls: self.tls,
             request_facts: Some(Arc::new(self.request_facts.clone())),
         };
-        let route = dial::find(own, &dialled, &decision).await?;
+        let route = own.find_route(&dialled, &decision).await?;
         own.settle(self.known, target, asked, &decision).await?;
-        let upstream = dial::connect(own, route, &decision).await?;
+        let upstream = own.dial(route, &decision).await?;
         let stream = if secured {
             let tls = tls_key(own, &decision);
             secure(own, &dialled, &tls, Alpn::Http1, upstream)

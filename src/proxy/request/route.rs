@@ -9,7 +9,6 @@ use crate::dial::{self, Idle, PoolKey, Stream, Through, TlsKey, Upstream};
 use crate::gate;
 use crate::name::Target;
 use crate::policy::Decision;
-use crate::proxy::dial::{connect, find};
 use crate::proxy::flow::{Flow, Known, millis};
 use crate::proxy::inspect::Inside;
 use crate::proxy::refusal::{Code, Refusal};
@@ -111,18 +110,18 @@ impl<'w> Way<'w> {
     /// Writes the decision, and dials a new connection.
     async fn dial(&self, flow: &mut Flow, asked: gate::Asked) -> Result<Route, Refusal> {
         // The dialled port may differ from the requested one.
-        let route = find(flow, &self.key.target, self.decision).await?;
+        let route = flow.find_route(&self.key.target, self.decision).await?;
         flow.settle(self.known, self.target, asked, self.decision)
             .await?;
-        let upstream = connect(flow, route, self.decision).await?;
+        let upstream = flow.dial(route, self.decision).await?;
         self.enter(flow, upstream).await
     }
 
     /// Dials again after a kept connection proved closed; the name is resolved and checked again.
     pub(super) async fn redial(&self, flow: &mut Flow) -> Result<Route, Refusal> {
         flow.facts.reused = false;
-        let route = find(flow, &self.key.target, self.decision).await?;
-        let upstream = connect(flow, route, self.decision).await?;
+        let route = flow.find_route(&self.key.target, self.decision).await?;
+        let upstream = flow.dial(route, self.decision).await?;
         self.enter(flow, upstream).await
     }
 

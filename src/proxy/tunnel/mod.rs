@@ -17,7 +17,6 @@ use crate::metrics::FlowKind;
 use crate::name::{Host, Target};
 use crate::policy::{Attempt, Inspect, Mode, Verdict};
 use crate::proxy::connection::{Connection, LINGER};
-use crate::proxy::dial;
 use crate::proxy::flow::Flow;
 use crate::proxy::inspect::Inside;
 use crate::proxy::refusal::{Code, Refusal};
@@ -127,10 +126,10 @@ pub(super) async fn tunnel_to(
             return Ok(Way::Inspected(inside));
         }
     }
-    let route = dial::find(flow, target, &decision).await?;
+    let route = flow.find_route(target, &decision).await?;
     flow.settle(known, target, Asked::Connect, &decision)
         .await?;
-    let upstream = dial::connect(flow, route, &decision).await?;
+    let upstream = flow.dial(route, &decision).await?;
     if looked_into {
         let began = Inside::begin(flow, known, target, &decision, upstream);
         return Box::pin(began).await.map(Way::Inspected);
