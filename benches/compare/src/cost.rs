@@ -16,7 +16,7 @@ use clap::ValueEnum as _;
 use crate::figures::Mode;
 use crate::peer::Peer;
 use crate::program::{CLIENT_CPU, PROXY_CPU, Program};
-use crate::suite::{Bench, listens, wait_closed};
+use crate::suite::{Bench, Compared, listens, wait_closed};
 
 /// Under callgrind a program takes long to listen, and to end.
 const TIME_TO_LISTEN: Duration = Duration::from_secs(60);
@@ -27,12 +27,8 @@ const MODES: [Mode; 4] = [Mode::Connect, Mode::Http, Mode::Tunnel, Mode::TlsHttp
 /// What to count.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The list of peers; configurations lie beside it
-    #[arg(long, default_value = "benches/compare/peers.toml")]
-    peers: PathBuf,
-    /// The program that is counted
-    #[arg(long, default_value = "target/release/tidegate")]
-    tidegate: PathBuf,
+    #[command(flatten)]
+    compared: Compared,
     /// The peer of the list
     #[arg(long, default_value = "tidegate")]
     peer: String,
@@ -48,7 +44,7 @@ pub struct Options {
 
 /// Counts, and prints a table.
 pub fn run(options: &Options) -> Result<()> {
-    let bench = Bench::new(&options.peers, &options.tidegate)?;
+    let bench = Bench::new(&options.compared)?;
     let counted = all(options, &bench);
     bench.clean()?;
     counted

@@ -19,15 +19,22 @@ use crate::{certificates, draw as picture, origin, table};
 
 const TIME_TO_LISTEN: Duration = Duration::from_secs(20);
 
-/// What to measure.
+/// What is compared: the options that all measurements share.
 #[derive(clap::Args)]
-pub struct Options {
+pub struct Compared {
     /// The list of peers; configurations lie beside it
     #[arg(long, default_value = "benches/compare/peers.toml")]
     peers: PathBuf,
     /// The program that is measured
     #[arg(long, default_value = "target/release/tidegate")]
     tidegate: PathBuf,
+}
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    compared: Compared,
     /// Where figures, table and picture go
     #[arg(long, default_value = "benches/results")]
     results: PathBuf,
@@ -50,7 +57,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let suite = Suite {
         options,
-        bench: Bench::new(&options.peers, &options.tidegate)?,
+        bench: Bench::new(&options.compared)?,
     };
     let measured = suite.all();
     suite.bench.clean()?;
@@ -88,7 +95,11 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new(list: &Path, tidegate: &Path) -> Result<Self> {
+    pub fn new(compared: &Compared) -> Result<Self> {
+        let Compared {
+            peers: list,
+            tidegate,
+        } = compared;
         let root = std::env::temp_dir().join(format!("tidegate-compare-{}", std::process::id()));
         fs::create_dir_all(&root)?;
         let compare = std::env::current_exe()?;
@@ -103,7 +114,7 @@ impl Bench {
         Ok(Self {
             places,
             root,
-            list: list.to_path_buf(),
+            list: list.clone(),
             folder: list.parent().context("no folder")?.to_path_buf(),
             starter: Starter::new(),
         })
