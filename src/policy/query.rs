@@ -110,8 +110,13 @@ impl GroupSet {
     }
 
     pub(super) fn ids(self) -> impl Iterator<Item = GroupId> {
-        let all = (0..128).map(GroupId);
-        all.filter(move |group| self.contains(*group))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let first = u8::try_from(left.trailing_zeros()).ok();
+            let first = first.filter(|_| left != 0)?;
+            left &= left - 1;
+            Some(GroupId(first))
+        })
     }
 }
 
