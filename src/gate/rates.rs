@@ -4,8 +4,7 @@
 //! worth at once. The table of callers is bounded: idle callers are dropped. While the table is
 //! full, new callers share one entry, so that a caller gains nothing by using many names.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::BuildHasher as _;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +15,7 @@ use arc_swap::ArcSwap;
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -192,6 +192,8 @@ struct Part {
 #[derive(Debug)]
 pub struct Rates {
     parts: [Mutex<Part>; PARTS],
+    /// Selects the part of a caller.
+    hasher: DefaultHashBuilder,
     /// The shared entry of callers without room in the table.
     shared: ArcSwap<CallerRates>,
     limits: ArcSwap<Limits>,
@@ -205,6 +207,7 @@ impl Rates {
         let clock = GateClock(clock.clone());
         Self {
             parts: std::array::from_fn(|_| Mutex::default()),
+            hasher: DefaultHashBuilder::default(),
             shared: ArcSwap::from_pointee(CallerRates::new(limits, &clock)),
             limits: ArcSwap::from_pointee(limits.clone()),
             began: clock.0.instant(),
@@ -232,7 +235,7 @@ impl Rates {
     /// The rates of one caller.
     pub fn of(&self, key: RateKey) -> Arc<CallerRates> {
         let now = self.clock.0.instant().saturating_duration_since(self.began);
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&key);
+        let hash = self.hasher.hash_one(&key);
         #[expect(clippy::cast_possible_truncation, reason = "less than PARTS")]
         let index = (hash % PARTS as u64) as usize;
         let Some(part) = self.parts.get(index) else {
