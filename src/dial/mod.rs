@@ -193,6 +193,9 @@ impl Dialer {
 
     /// The parent that is asked first at present.
     pub fn first_parent(&self, target: &Target, category: Category) -> Option<Arc<str>> {
+        if self.parents.is_empty() {
+            return None;
+        }
         let now = self.clock.instant();
         let mut fitting = self.parents.iter().filter(|it| it.is_for(target, category));
         fitting

@@ -534,7 +534,8 @@ impl Flow {
         }
         if let Some(permit) = self.permit.take() {
             self.finish_passed();
-            let _ = permit.closed_first(&self.facts, &self.close).await;
+            // Boxed: most flows are ended by a client or an origin.
+            let _ = Box::pin(permit.closed_first(&self.facts, &self.close)).await;
         }
     }
 
@@ -678,6 +679,8 @@ impl Flow {
     ) -> Result<Result<Upstream, DialError>, Refusal> {
         let snapshot = self.snapshot();
         let via = match &self.via {
+            // Only a parent reads it.
+            _ if route.parents.is_empty() => String::new(),
             Some(before) => format!("{before}, 1.1 {}", self.gate.pseudonym),
             None => format!("1.1 {}", self.gate.pseudonym),
         };

@@ -137,7 +137,7 @@ impl Connection {
             let head = match next {
                 Next::End => return None,
                 Next::Malformed(error) => {
-                    self.malformed(error).await;
+                    Box::pin(self.malformed(error)).await;
                     return None;
                 }
                 Next::Request(head) => head,
@@ -271,8 +271,8 @@ impl Connection {
                 Some(flow)
             }
             Err(facts) => {
-                self.answer(&Code::RecordUnavailable.into(), &facts, None, true, false)
-                    .await;
+                let refusal = Code::RecordUnavailable.into();
+                Box::pin(self.answer(&refusal, &facts, None, true, false)).await;
                 drop(busy);
                 self.linger().await;
                 None
@@ -420,7 +420,8 @@ impl Connection {
     /// The deadline covers the close as well: a TLS client that does not read takes no alert.
     pub(super) async fn linger(&mut self) {
         self.buffer = BytesMut::new();
-        let _ = tokio::time::timeout(LINGER, async {
+        // Boxed: the other connections need no memory for it.
+        let discarding = Box::pin(async {
             let _ = self.stream.shutdown().await;
             let mut left = LINGER_BYTES;
             let mut scratch = [0; 2048];
@@ -430,8 +431,8 @@ impl Connection {
                     Ok(read) => left = left.saturating_sub(read),
                 }
             }
-        })
-        .await;
+        });
+        let _ = tokio::time::timeout(LINGER, discarding).await;
     }
 }
 

@@ -60,9 +60,8 @@ pub(super) async fn forward(connection: &mut Connection, mut head: RequestHead) 
             let ahead = head.method == Method::Connect || !head.body.is_empty();
             let keep = head.keep_alive && !ahead;
             let head_only = head.method == Method::Head;
-            let told = connection
-                .refuse(&mut flow, &refusal, !keep, head_only)
-                .await;
+            let refusing = connection.refuse(&mut flow, &refusal, !keep, head_only);
+            let told = Box::pin(refusing).await;
             // After a partial answer, the client would read the next answer as the rest of it.
             if keep && told {
                 After::Keep

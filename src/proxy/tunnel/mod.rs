@@ -62,7 +62,8 @@ pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Op
             Some(Tunnel::untold(flow, connection, way))
         }
         Err(refusal) => {
-            connection.refuse(&mut flow, &refusal, true, false).await;
+            // Boxed, here and below: an opened tunnel must not be moved with the memory for refusals.
+            Box::pin(connection.refuse(&mut flow, &refusal, true, false)).await;
             drop(flow);
             connection.linger().await;
             None
