@@ -13,7 +13,8 @@ use socket2::{SockRef, TcpKeepalive};
 pub const KEEPALIVE_TIME: Duration = Duration::from_mins(1);
 /// The time between an unanswered probe and the next one.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// The number of unanswered probes after which the peer is dead.
+/// The number of unanswered probes after which the peer is dead, on a system without
+/// [`USER_TIMEOUT`].
 pub const KEEPALIVE_PROBES: u32 = 8;
 /// How long sent bytes or probes may stay unacknowledged. Linux counts a closed window as well, so
 /// the limit is longer than a person pauses a download.
@@ -26,17 +27,31 @@ pub const USER_TIMEOUT: Duration = Duration::from_mins(10);
 /// later.
 pub fn keep_alive<S: AsFd>(socket: &S) {
     let socket = SockRef::from(socket);
-    let probes = TcpKeepalive::new()
+    let mut probes = TcpKeepalive::new()
         .with_time(KEEPALIVE_TIME)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
+        .with_interval(KEEPALIVE_INTERVAL);
+    if !is_timeout_set(&socket) {
+        probes = probes.with_retries(KEEPALIVE_PROBES);
+    }
     if let Err(error) = socket.set_tcp_keepalive(&probes) {
         tracing::debug!(%error, "cannot set TCP keep-alive");
     }
-    #[cfg(target_os = "linux")]
-    if let Err(error) = socket.set_tcp_user_timeout(Some(USER_TIMEOUT)) {
+}
+
+/// Sets the timeout; returns whether the system has it. Then unanswered probes end a connection
+/// after the timeout, and the system does not read their number (`tcp(7)`).
+#[cfg(target_os = "linux")]
+fn is_timeout_set(socket: &SockRef<'_>) -> bool {
+    let set = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    if let Err(error) = &set {
         tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
     }
+    set.is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_timeout_set(_: &SockRef<'_>) -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -59,6 +74,7 @@ mod tests {
             socket.tcp_keepalive_interval().expect("an option"),
             KEEPALIVE_INTERVAL
         );
+        #[cfg(not(target_os = "linux"))]
         assert_eq!(
             socket.tcp_keepalive_retries().expect("an option"),
             KEEPALIVE_PROBES

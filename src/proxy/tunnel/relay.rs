@@ -60,6 +60,8 @@ pub(crate) enum Side {
 }
 
 /// Moves bytes both ways until both sides are done, one breaks off, or both are idle for `idle`.
+/// Then the caller closes both: of the direction that ends last, a plain socket passes the end on
+/// only when it is closed.
 ///
 /// The early bytes were read before, and are sent first; they are released once they are written,
 /// so that an idle tunnel does not keep them. The result is `Idle` between `idle` and five quarters
@@ -200,9 +202,11 @@ impl Both<'_> {
             if let Some(end) = look(out.poll(cx), Side::Client, &mut first) {
                 return Poll::Ready(end);
             }
+            back.is_last = out.is_done();
             if let Some(end) = look(back.poll(cx), Side::Upstream, &mut first) {
                 return Poll::Ready(end);
             }
+            out.is_last = back.is_done();
             match first {
                 Some(first) if out.is_done() && back.is_done() => {
                     Poll::Ready(Relayed::Closed { first })
@@ -333,8 +337,23 @@ mod tests {
         counters: &Counters,
         talk: impl Future<Output = ()>,
     ) -> Relayed {
+        beside_with(Early::default(), (client, upstream), counters, talk).await
+    }
+
+    /// Like [`beside`], with bytes that were read before.
+    async fn beside_with(
+        early: Early,
+        (client, upstream): (&mut ClientStream, &mut Stream),
+        counters: &Counters,
+        talk: impl Future<Output = ()>,
+    ) -> Relayed {
         let buffers = Buffers::default();
-        let relay = relay(client, upstream, Early::default(), &buffers, counters, LONG);
+        let relay = async {
+            let end = relay(client, upstream, early, &buffers, counters, LONG).await;
+            // As a tunnel does that is dropped.
+            let _ = tokio::join!(client.shutdown(), upstream.shutdown());
+            end
+        };
         let both = async { tokio::join!(relay, talk).0 };
         tokio::time::timeout(LONG, both).await.expect("in time")
     }
@@ -405,30 +424,20 @@ mod tests {
     #[tokio::test]
     async fn early_bytes_go_first_and_are_counted() {
         let (mut near, mut client, mut upstream, mut far) = tunnel().await;
-        let (counters, buffers) = (Counters::default(), Buffers::default());
-        let relay = relay(
-            &mut client,
-            &mut upstream,
-            Early {
-                to_upstream: Bytes::from_static(b"hello "),
-                to_client: Bytes::from_static(b"HI "),
-            },
-            &buffers,
-            &counters,
-            LONG,
-        );
+        let counters = Counters::default();
+        let early = Early {
+            to_upstream: Bytes::from_static(b"hello "),
+            to_client: Bytes::from_static(b"HI "),
+        };
         let talk = async {
             near.write_all(b"world").await.expect("open");
             near.shutdown().await.expect("open");
             far.write_all(b"WORLD").await.expect("open");
             far.shutdown().await.expect("open");
-            (read_all(&mut far).await, read_all(&mut near).await)
+            assert_eq!(read_all(&mut far).await, b"hello world");
+            assert_eq!(read_all(&mut near).await, b"HI WORLD");
         };
-        let (_, (out, back)) = tokio::join!(relay, talk);
-        assert_eq!(
-            (&out[..], &back[..]),
-            (&b"hello world"[..], &b"HI WORLD"[..])
-        );
+        beside_with(early, (&mut client, &mut upstream), &counters, talk).await;
         assert_eq!(
             (counters.out.into_inner(), counters.back.into_inner()),
             (11, 8)

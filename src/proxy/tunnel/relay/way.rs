@@ -58,6 +58,8 @@ pub(super) struct Way<'a, R, W> {
     pipe: Option<Pipe<'a>>,
     no_pipes: bool,
     state: State,
+    /// Whether the other direction is done.
+    pub(super) is_last: bool,
     full_reads: u8,
 }
 
@@ -100,6 +102,7 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
             rest: None,
             pipe: None,
             state: State::Open,
+            is_last: false,
             full_reads: 0,
         }
     }
@@ -126,8 +129,12 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Ended => {
-                    // The result does not matter: the other side may have stopped reading.
-                    let _ = ready!(Pin::new(&mut self.to).poll_shutdown(cx));
+                    // When both directions have ended, the sockets are closed, which passes the end
+                    // on as well.
+                    if !self.is_last || self.to.socket().is_none() {
+                        // The result does not matter: the other side may have stopped reading.
+                        let _ = ready!(Pin::new(&mut self.to).poll_shutdown(cx));
+                    }
                     self.state = State::Done;
                 }
                 // Bytes are read only if they may be sent.
