@@ -13,7 +13,14 @@ pub(crate) fn put(out: &mut impl BufMut, value: u64) {
 }
 
 /// Appends a whole number, with zeros before it where it has fewer than `least` digits (at most 20).
-pub(crate) fn put_padded(out: &mut impl BufMut, mut value: u64, least: usize) {
+pub(crate) fn put_padded(out: &mut impl BufMut, value: u64, least: usize) {
+    let (text, from) = digits(value, least);
+    out.put_slice(text.get(from..).unwrap_or_default());
+}
+
+/// Returns a whole number as digits, and where the digits begin. Zeros precede a number with fewer
+/// than `least` digits (at most 20).
+pub(crate) fn digits(mut value: u64, least: usize) -> ([u8; MAX_DIGITS], usize) {
     let mut text = [b'0'; MAX_DIGITS];
     let mut used = 0;
     for digit in text.iter_mut().rev() {
@@ -24,11 +31,17 @@ pub(crate) fn put_padded(out: &mut impl BufMut, mut value: u64, least: usize) {
             break;
         }
     }
-    out.put_slice(text.get(MAX_DIGITS - used..).unwrap_or_default());
+    (text, MAX_DIGITS - used)
 }
 
 /// Appends an IPv4 address.
 pub(crate) fn put_ipv4(out: &mut impl BufMut, address: Ipv4Addr) {
+    let (text, used) = ipv4(address);
+    out.put_slice(text.get(..used).unwrap_or_default());
+}
+
+/// Returns an IPv4 address as text, and the length of the text.
+pub(crate) fn ipv4(address: Ipv4Addr) -> ([u8; 15], usize) {
     let (mut text, mut used) = ([b'.'; 15], 0);
     let mut add = |byte: u8| {
         if let Some(place) = text.get_mut(used) {
@@ -48,7 +61,7 @@ pub(crate) fn put_ipv4(out: &mut impl BufMut, address: Ipv4Addr) {
         }
         add(b'0' + octet % 10);
     }
-    out.put_slice(text.get(..used).unwrap_or_default());
+    (text, used)
 }
 
 /// The two digits of a number below 100.

@@ -161,7 +161,7 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
             if let Some(code) = code.and_then(|code| u64::try_from(code).ok()) {
                 object.number("process.exit.code", code);
             }
-            object.millis("tidegate.ms.total", took.as_secs_f64() * 1000.0);
+            object.millis("tidegate.ms.total", Some(took.as_secs_f64() * 1000.0));
         }),
         Event::SessionStarted(facts) => line(at, "session_started", Says::Nothing, |object| {
             session(object, facts);
@@ -458,9 +458,9 @@ fn decided(object: &mut Object, facts: &FlowFacts) {
     if let Some(digest) = &facts.policy_digest {
         policy(object, digest, facts.policy_generation);
     }
-    let exceptions = facts.exceptions.iter().chain(&facts.exception);
-    let exceptions: Vec<&str> = exceptions.map(AsRef::as_ref).collect();
-    if !exceptions.is_empty() {
+    if !facts.exceptions.is_empty() || facts.exception.is_some() {
+        let exceptions = facts.exceptions.iter().chain(&facts.exception);
+        let exceptions: Vec<&str> = exceptions.map(AsRef::as_ref).collect();
         object.text("tidegate.exception.id", &exceptions.join(" "), NAME);
     }
     if let Some(request) = &facts.request {
@@ -749,18 +749,12 @@ fn tier_grounds(object: &mut Object, grounds: &TierGrounds) {
 }
 
 fn timings(object: &mut Object, ms: &Timings) {
-    for (name, value) in [
-        ("tidegate.ms.decide", ms.decide),
-        ("tidegate.ms.dns", ms.dns),
-        ("tidegate.ms.connect", ms.connect),
-        ("tidegate.ms.tls", ms.tls),
-        ("tidegate.ms.first_byte", ms.first_byte),
-        ("tidegate.ms.total", ms.total),
-    ] {
-        if let Some(value) = value {
-            object.millis(name, value);
-        }
-    }
+    object.millis("tidegate.ms.decide", ms.decide);
+    object.millis("tidegate.ms.dns", ms.dns);
+    object.millis("tidegate.ms.connect", ms.connect);
+    object.millis("tidegate.ms.tls", ms.tls);
+    object.millis("tidegate.ms.first_byte", ms.first_byte);
+    object.millis("tidegate.ms.total", ms.total);
 }
 
 fn outcome_word(outcome: Outcome) -> &'static str {

@@ -4,8 +4,7 @@
 //! clients chose is escaped so that a terminal, a log viewer or an agent that reads the log shows
 //! it literally: no controls, no direction changes, no invisible text.
 
-use std::fmt::Display;
-use std::io::Write as _;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::ops::Deref;
 
@@ -20,25 +19,33 @@ use crate::diag::misleads;
 const LINE_CAPACITY: usize = 1280;
 
 /// One JSON object being written; [`Object::end`] closes the line.
+///
+/// Each value takes its space at once, so that the length is checked once for a field and not for
+/// each of its parts.
 pub(super) struct Object {
     bytes: Vec<u8>,
+    /// How many of `bytes` are written.
+    used: usize,
 }
 
 impl Object {
     /// Begins a line with its time and its name.
     pub(super) fn new(at: Timestamp, name: &str) -> Self {
-        let mut bytes = Vec::with_capacity(LINE_CAPACITY);
-        bytes.extend_from_slice(b"{\"timestamp\":\"");
-        time(&mut bytes, at);
-        bytes.extend_from_slice(b"\",\"event.name\":\"");
-        bytes.extend_from_slice(name.as_bytes());
-        bytes.push(b'"');
-        Self { bytes }
+        let mut object = Self {
+            bytes: vec![0; LINE_CAPACITY],
+            used: 0,
+        };
+        object.push(b"{\"timestamp\":");
+        object.quoted_time(at);
+        object.push(b",\"event.name\":\"");
+        object.push(name.as_bytes());
+        object.push(b"\"");
+        object
     }
 
     /// Returns the number of bytes so far.
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.used
     }
 
     /// Adds a text, truncated to `limit` characters.
@@ -49,7 +56,7 @@ impl Object {
     #[inline(always)]
     pub(super) fn text(&mut self, name: &str, text: &str, limit: usize) {
         self.name(name);
-        quote(&mut self.bytes, cut(text, limit));
+        self.quote(cut(text, limit));
     }
 
     /// Adds a text, truncated to `limit` characters, if it is known.
@@ -79,27 +86,20 @@ impl Object {
     pub(super) fn word(&mut self, name: &str, word: &str) {
         if !word.is_empty() {
             self.name(name);
-            quoted(&mut self.bytes, word.as_bytes());
+            self.quoted(word.as_bytes());
         }
     }
 
     /// Adds an address.
-    #[expect(
-        clippy::inline_always,
-        reason = "with a name known at compile time, a copy of it costs a few instructions"
-    )]
-    #[inline(always)]
     pub(super) fn address(&mut self, name: &str, address: IpAddr) {
         self.name(name);
-        quoted_address(&mut self.bytes, address);
+        self.quoted_address(address);
     }
 
     /// Adds a time, to the microsecond.
     pub(super) fn time(&mut self, name: &str, at: Timestamp) {
         self.name(name);
-        self.bytes.push(b'"');
-        time(&mut self.bytes, at);
-        self.bytes.push(b'"');
+        self.quoted_time(at);
     }
 
     /// Adds a whole number.
@@ -110,35 +110,30 @@ impl Object {
     #[inline(always)]
     pub(super) fn number(&mut self, name: &str, value: u64) {
         self.name(name);
-        decimal::put(&mut self.bytes, value);
+        self.digits(value, 1);
     }
 
     /// Adds `true` or `false`.
     pub(super) fn boolean(&mut self, name: &str, value: bool) {
         self.name(name);
-        let word: &[u8] = if value { b"true" } else { b"false" };
-        self.bytes.extend_from_slice(word);
+        self.push(if value { b"true" } else { b"false" });
     }
 
-    /// Adds milliseconds with three decimals; a value that is not a duration is left out.
+    /// Adds milliseconds with three decimals, if they are known; a value that is not a duration is
+    /// left out.
     #[expect(
         clippy::inline_always,
         reason = "with a name known at compile time, a copy of it costs a few instructions"
     )]
     #[inline(always)]
-    pub(super) fn millis(&mut self, name: &str, value: f64) {
-        if value.is_finite() && value >= 0.0 {
+    pub(super) fn millis(&mut self, name: &str, value: Option<f64>) {
+        if let Some(value) = value.filter(|it| it.is_finite() && *it >= 0.0) {
             self.name(name);
-            thousandths(&mut self.bytes, value);
+            self.thousandths(value);
         }
     }
 
     /// Adds a flow id.
-    #[expect(
-        clippy::inline_always,
-        reason = "with a name known at compile time, a copy of it costs a few instructions"
-    )]
-    #[inline(always)]
     pub(super) fn id(&mut self, name: &str, id: &Uuid) {
         self.name(name);
         self.quoted_id(id);
@@ -151,7 +146,7 @@ impl Object {
         texts: impl Iterator<Item = &'a str>,
         limit: usize,
     ) {
-        self.list(name, texts, |bytes, text| quote(bytes, cut(text, limit)));
+        self.list(name, texts, |object, text| object.quote(cut(text, limit)));
     }
 
     /// Adds addresses.
@@ -160,26 +155,20 @@ impl Object {
         name: &str,
         addresses: impl Iterator<Item = &'a IpAddr>,
     ) {
-        self.list(name, addresses, |bytes, address| {
-            quoted_address(bytes, *address);
-        });
-    }
-
-    /// Adds values whose text needs no escape.
-    fn plains(&mut self, name: &str, values: impl Iterator<Item = impl Display>) {
-        self.list(name, values, |bytes, value| {
-            let _ = write!(bytes, "\"{value}\"");
+        self.list(name, addresses, |object, address| {
+            object.quoted_address(*address);
         });
     }
 
     /// Adds flow ids.
     pub(super) fn ids<'a>(&mut self, name: &str, ids: impl Iterator<Item = &'a Uuid>) {
-        self.plains(name, ids.map(|id| id.hyphenated()));
+        self.list(name, ids, Self::quoted_id);
     }
 
     /// Closes the object and the line.
     pub(super) fn end(mut self) -> Vec<u8> {
-        self.bytes.extend_from_slice(b"}\n");
+        self.push(b"}\n");
+        self.bytes.truncate(self.used);
         self.bytes
     }
 
@@ -189,90 +178,197 @@ impl Object {
     )]
     #[inline(always)]
     fn name(&mut self, name: &str) {
-        self.bytes.extend_from_slice(b",\"");
-        self.bytes.extend_from_slice(name.as_bytes());
-        self.bytes.extend_from_slice(b"\":");
-    }
-
-    fn quoted_id(&mut self, id: &Uuid) {
-        let mut buffer = Uuid::encode_buffer();
-        let text = id.hyphenated().encode_lower(&mut buffer);
-        quoted(&mut self.bytes, text.as_bytes());
+        self.put([b",\"", name.as_bytes(), b"\":"]);
     }
 
     fn list<T>(
         &mut self,
         name: &str,
         items: impl Iterator<Item = T>,
-        write: impl Fn(&mut Vec<u8>, T),
+        write: impl Fn(&mut Self, T),
     ) {
         self.name(name);
-        self.bytes.push(b'[');
+        self.push(b"[");
         for (index, item) in items.enumerate() {
             if index > 0 {
-                self.bytes.push(b',');
+                self.push(b",");
             }
-            write(&mut self.bytes, item);
+            write(self, item);
         }
-        self.bytes.push(b']');
+        self.push(b"]");
     }
-}
 
-/// Appends a non-negative number, with three decimals.
-fn thousandths(bytes: &mut Vec<u8>, value: f64) {
+    /// Appends a non-negative number, with three decimals.
+    fn thousandths(&mut self, value: f64) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "finite and not negative; a time too long for u64 is cut at its end"
+        )]
+        let all = (value * 1000.0 + 0.5) as u64;
+        self.digits(all / 1000, 1);
+        let rest = u16::try_from(all % 1000).unwrap_or(0);
+        let [tens, ones] = pair(rest % 100);
+        self.push(&[b'.', pair(rest / 100)[1], tens, ones]);
+    }
+
+    /// Appends a time in RFC 3339, in UTC, with six decimals, like `{at:.6}`.
+    fn quoted_time(&mut self, at: Timestamp) {
+        let civil = Offset::UTC.to_datetime(at);
+        let Ok(year) = u16::try_from(civil.year()) else {
+            // Before the year 0.
+            let _ = write!(self, "\"{at:.6}\"");
+            return;
+        };
+        let micros = civil.subsec_nanosecond().unsigned_abs() / 1000;
+        let mut text = *b"\"0000-00-00T00:00:00.000000Z\"";
+        for (at, digits) in [
+            (1, pair(year / 100)),
+            (3, pair(year % 100)),
+            (6, pair(civil.month())),
+            (9, pair(civil.day())),
+            (12, pair(civil.hour())),
+            (15, pair(civil.minute())),
+            (18, pair(civil.second())),
+            (21, pair(micros / 10_000)),
+            (23, pair(micros / 100 % 100)),
+            (25, pair(micros % 100)),
+        ] {
+            if let Some(place) = text.get_mut(at..at + 2) {
+                place.copy_from_slice(&digits);
+            }
+        }
+        self.push(&text);
+    }
+
+    fn quoted_address(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => {
+                let (text, used) = decimal::ipv4(address);
+                self.quoted(text.get(..used).unwrap_or_default());
+            }
+            IpAddr::V6(address) => {
+                let _ = write!(self, "\"{address}\"");
+            }
+        }
+    }
+
+    fn quoted_id(&mut self, id: &Uuid) {
+        let mut buffer = Uuid::encode_buffer();
+        let text = id.hyphenated().encode_lower(&mut buffer);
+        self.quoted(text.as_bytes());
+    }
+
+    /// Appends a text between quotes.
+    fn quote(&mut self, text: &str) {
+        let plain = is_plain(text.as_bytes());
+        if plain {
+            return self.quoted(text.as_bytes());
+        }
+        self.push(b"\"");
+        for character in text.chars() {
+            self.escape(character);
+        }
+        self.push(b"\"");
+    }
+
+    fn escape(&mut self, character: char) {
+        match character {
+            '"' => self.push(b"\\\""),
+            '\\' => self.push(b"\\\\"),
+            '\n' => self.push(b"\\n"),
+            '\r' => self.push(b"\\r"),
+            '\t' => self.push(b"\\t"),
+            _ if misleads(character) => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(self, "\\u{unit:04x}");
+                }
+            }
+            _ => self.push(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+
+    /// Appends a text without escapes between quotes.
+    fn quoted(&mut self, text: &[u8]) {
+        self.put([b"\"", text, b"\""]);
+    }
+
+    /// Appends a whole number, with zeros before it where it has fewer than `least` digits.
+    fn digits(&mut self, value: u64, least: usize) {
+        let (text, from) = decimal::digits(value, least);
+        self.push(text.get(from..).unwrap_or_default());
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        self.put([part]);
+    }
+
+    /// Appends parts, whose space is taken at once.
     #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "finite and not negative; a time too long for u64 is cut at its end"
+        clippy::inline_always,
+        reason = "parts whose length is known at compile time cost a few instructions each"
     )]
-    let all = (value * 1000.0).round() as u64;
-    decimal::put(bytes, all / 1000);
-    bytes.push(b'.');
-    decimal::put_padded(bytes, all % 1000, 3);
-}
-
-/// Appends a time in RFC 3339, in UTC, with six decimals, like `{at:.6}`.
-fn time(bytes: &mut Vec<u8>, at: Timestamp) {
-    let civil = Offset::UTC.to_datetime(at);
-    let Ok(year) = u16::try_from(civil.year()) else {
-        // Before the year 0.
-        let _ = write!(bytes, "{at:.6}");
-        return;
-    };
-    let micros = civil.subsec_nanosecond().unsigned_abs() / 1000;
-    let mut text = *b"0000-00-00T00:00:00.000000Z";
-    for (at, digits) in [
-        (0, pair(year / 100)),
-        (2, pair(year % 100)),
-        (5, pair(civil.month())),
-        (8, pair(civil.day())),
-        (11, pair(civil.hour())),
-        (14, pair(civil.minute())),
-        (17, pair(civil.second())),
-        (20, pair(micros / 10_000)),
-        (22, pair(micros / 100 % 100)),
-        (24, pair(micros % 100)),
-    ] {
-        if let Some(place) = text.get_mut(at..at + 2) {
-            place.copy_from_slice(&digits);
+    #[inline(always)]
+    fn put<const N: usize>(&mut self, parts: [&[u8]; N]) {
+        let size: usize = parts.iter().map(|part| part.len()).sum();
+        let from = self.used;
+        self.used += size;
+        if self.bytes.len() < self.used {
+            self.grow();
+        }
+        let mut place = self.bytes.get_mut(from..self.used).unwrap_or_default();
+        for part in parts {
+            let Some((first, rest)) = place.split_at_mut_checked(part.len()) else {
+                return;
+            };
+            first.copy_from_slice(part);
+            place = rest;
         }
     }
-    bytes.extend_from_slice(&text);
+
+    #[cold]
+    fn grow(&mut self) {
+        self.bytes.resize(self.used + LINE_CAPACITY, 0);
+    }
+}
+
+impl std::fmt::Write for Object {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Whether a text needs no escape: printable ASCII without quotes and backslashes. Looks at eight
+/// bytes at once.
+fn is_plain(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    let words = words.iter().chain([&last]);
+    let found = words.fold(0, |found, word| found | special(u64::from_ne_bytes(*word)));
+    found & repeat(0x80) == 0
+}
+
+/// Sets the highest bit of the first special byte, and perhaps of others: a control character, a
+/// byte that is not ASCII, a quote, or a backslash.
+fn special(word: u64) -> u64 {
+    // The highest bit of a byte minus one is set if the byte is zero, or 129 and more.
+    let is_zero = |bytes: u64| bytes.wrapping_sub(repeat(1));
+    word | is_zero(word ^ repeat(b'"'))
+        | is_zero(word ^ repeat(b'\\'))
+        | is_zero(word ^ repeat(0x7f))
+        | word.wrapping_sub(repeat(b' '))
+}
+
+const fn repeat(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
 }
 
 fn pair(value: impl TryInto<u8>) -> [u8; 2] {
     decimal::two_digits(value.try_into().unwrap_or(0))
-}
-
-fn quoted_address(bytes: &mut Vec<u8>, address: IpAddr) {
-    bytes.push(b'"');
-    match address {
-        IpAddr::V4(address) => decimal::put_ipv4(bytes, address),
-        IpAddr::V6(address) => {
-            let _ = write!(bytes, "{address}");
-        }
-    }
-    bytes.push(b'"');
 }
 
 /// Returns the first `limit` characters.
@@ -284,49 +380,6 @@ fn cut(text: &str, limit: usize) -> &str {
         .nth(limit)
         .and_then(|(end, _)| text.get(..end))
         .unwrap_or(text)
-}
-
-/// Appends a text without escapes between quotes.
-fn quoted(bytes: &mut Vec<u8>, text: &[u8]) {
-    bytes.reserve(text.len() + 2);
-    bytes.push(b'"');
-    bytes.extend_from_slice(text);
-    bytes.push(b'"');
-}
-
-/// Appends a text between quotes.
-#[expect(
-    clippy::needless_bitwise_bool,
-    reason = "without an early end the compiler looks at many bytes at once"
-)]
-fn quote(bytes: &mut Vec<u8>, text: &str) {
-    let plain = text.bytes().fold(true, |plain, byte| {
-        plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
-    });
-    if plain {
-        return quoted(bytes, text.as_bytes());
-    }
-    bytes.push(b'"');
-    for character in text.chars() {
-        escape(bytes, character);
-    }
-    bytes.push(b'"');
-}
-
-fn escape(bytes: &mut Vec<u8>, character: char) {
-    match character {
-        '"' => bytes.extend_from_slice(b"\\\""),
-        '\\' => bytes.extend_from_slice(b"\\\\"),
-        '\n' => bytes.extend_from_slice(b"\\n"),
-        '\r' => bytes.extend_from_slice(b"\\r"),
-        '\t' => bytes.extend_from_slice(b"\\t"),
-        _ if misleads(character) => {
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                let _ = write!(bytes, "\\u{unit:04x}");
-            }
-        }
-        _ => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-    }
 }
 
 #[cfg(test)]
@@ -377,10 +430,10 @@ mod tests {
     #[test]
     fn timings_have_three_decimals() {
         let mut line = object();
-        line.millis("a", 12.345_6);
-        line.millis("b", 0.000_4);
-        line.millis("c", f64::NAN);
-        line.millis("d", -1.0);
+        line.millis("a", Some(12.345_6));
+        line.millis("b", Some(0.000_4));
+        line.millis("c", Some(f64::NAN));
+        line.millis("d", Some(-1.0));
         let text = String::from_utf8(line.end()).expect("UTF-8");
         assert!(text.ends_with("\"a\":12.346,\"b\":0.000}\n"), "{text}");
     }
