@@ -3,20 +3,23 @@
 //! A gate with a copy of its configuration reads no file again: the configuration of its start
 //! decides until its end. Only the addresses of the machine are looked up again.
 //!
-//! The files are read and digested every two seconds. File watchers are not used: they miss the way
-//! container platforms replace mounted files. A change is loaded after two equal digests in a row,
+//! The files are read and digested every two seconds; files of more than a megabyte in all, only if
+//! their state in the file system has changed, and once a minute. File watchers are not used: they
+//! miss the way container platforms replace mounted files. A change is loaded after two equal digests in a row,
 //! so that no half-written file is loaded. If the files do not load, the last good generation
 //! stays, and record, metric, log and admin listener report the error.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Owners};
+use crate::config::{self, Config, Owners, Stamp};
 use crate::diag::{self, Diagnostic};
 use crate::gate::{Gate, Parts, Snapshot};
 use crate::policy::Catalogue;
@@ -26,6 +29,8 @@ use super::copies::{self, LoadedChange};
 use super::{Plan, interfaces, trust};
 
 const POLL: Duration = Duration::from_secs(2);
+/// Polls in a row that do not read large files: some file systems over a network tell an old state.
+const MAX_POLLS_UNREAD: u32 = 29;
 
 /// The inputs of [`follow`].
 pub(super) struct Follow {
@@ -59,15 +64,26 @@ pub(super) enum Source {
 struct Follower {
     gate: Arc<Gate>,
     catalogue: Arc<Catalogue>,
-    config: Config,
+    config: Arc<Config>,
     loader: Loader,
     own: Vec<SocketAddr>,
     /// The digest of the last attempt, successful or not.
     tried: Arc<str>,
     /// The digest seen at the last poll.
     seen: Arc<str>,
+    /// The state of the files when they were last read.
+    read: Option<FilesRead>,
     /// The local addresses and networks of the last attempt.
     interfaces: Vec<IpNet>,
+}
+
+/// Files that were read, and need not be read again while their state is the same.
+#[derive(Clone)]
+struct FilesRead {
+    stamp: Stamp,
+    digest: Arc<str>,
+    /// Polls since then.
+    polls: u32,
 }
 
 /// Makes the next plan.
@@ -80,13 +96,13 @@ enum Loader {
 impl Loader {
     fn load(
         &self,
-        config: Config,
+        config: &Config,
         now: &Snapshot,
         catalogue: &Catalogue,
     ) -> Result<Plan, Vec<Diagnostic>> {
         match self {
             Self::Files(owners) => Plan::new(config.path.as_deref(), catalogue, owners),
-            Self::Copy(adapt) => Plan::of_copy(config, now, catalogue).map(adapt),
+            Self::Copy(adapt) => Plan::of_copy(config.clone(), now, catalogue).map(adapt),
         }
     }
 
@@ -105,11 +121,12 @@ pub(super) async fn follow(gate: Arc<Gate>, follow: Follow, quiet: CancellationT
     let mut follower = Follower {
         gate,
         catalogue: Arc::new(follow.catalogue),
-        config: follow.config,
+        config: Arc::new(follow.config),
         loader,
         own: follow.own,
         tried: digest.clone(),
         seen: digest,
+        read: None,
         interfaces: interfaces::own(),
     };
     let mut poll = tokio::time::interval(POLL);
@@ -136,6 +153,34 @@ async fn asked(hangup: &mut Option<Signal>) {
     }
 }
 
+impl FilesRead {
+    /// Returns the digest of the files at the time `now`, and their state if they need not be read
+    /// at the next poll.
+    fn look(
+        config: &Config,
+        before: Option<Self>,
+        now: Timestamp,
+    ) -> io::Result<(Arc<str>, Option<Self>)> {
+        // Before the files are read: a change while they are read shows at the next poll.
+        let stamp = Stamp::of(config);
+        if let (Some(before), Some(stamp)) = (before, &stamp)
+            && before.stamp == *stamp
+            && before.polls < MAX_POLLS_UNREAD
+        {
+            let polls = before.polls + 1;
+            return Ok((before.digest.clone(), Some(Self { polls, ..before })));
+        }
+        let digest = config::digest_of_files(config)?;
+        let stamp = stamp.filter(|stamp| stamp.replaces_reading(now));
+        let read = stamp.map(|stamp| Self {
+            stamp,
+            digest: digest.clone(),
+            polls: 0,
+        });
+        Ok((digest, read))
+    }
+}
+
 impl Follower {
     async fn poll(&mut self) {
         let written = self.loader.reads_files() && self.files_changed().await;
@@ -149,9 +194,13 @@ impl Follower {
 
     /// Whether the files differ from the last attempt, and had the same digest at the last poll.
     async fn files_changed(&mut self) -> bool {
-        let config = self.config.clone();
-        let read = tokio::task::spawn_blocking(move || config::digest_of_files(&config)).await;
-        let Ok(Ok(digest)) = read else { return false };
+        let (config, before) = (self.config.clone(), self.read.take());
+        let now = self.gate.clock.now();
+        let look = move || FilesRead::look(&config, before, now);
+        let Ok(Ok((digest, read))) = tokio::task::spawn_blocking(look).await else {
+            return false;
+        };
+        self.read = read;
         let settled = digest == self.seen;
         self.seen = digest;
         settled && self.seen != self.tried
@@ -161,7 +210,7 @@ impl Follower {
         let (config, catalogue) = (self.config.clone(), self.catalogue.clone());
         let (loader, now) = (self.loader.clone(), self.gate.snapshot.load_full());
         let load = move || {
-            let plan = loader.load(config, &now, &catalogue)?;
+            let plan = loader.load(&config, &now, &catalogue)?;
             let change = copies::keep_and_compare(&plan.config, Some(&now.policy), &plan.policy);
             Ok::<_, Vec<Diagnostic>>((plan, change))
         };
@@ -225,7 +274,7 @@ impl Follower {
         self.tried = config.digest.clone();
         self.seen = config.digest.clone();
         let digest = config.digest.clone();
-        self.config = config;
+        let old = std::mem::replace(&mut self.config, Arc::new(config));
         gate.stale.store(Arc::new(None));
         gate.recorder.event(&Event::PolicyLoaded {
             digest,
@@ -237,7 +286,7 @@ impl Follower {
         // After the adoption: a client that waits for this counter relies on the new policy.
         gate.metrics.reloaded(true);
         // Dropping a policy of a million hosts is slow: keep it off the threads that serve.
-        tokio::task::spawn_blocking(move || drop(before));
+        tokio::task::spawn_blocking(move || drop((before, old)));
         tracing::info!(generation, "policy loaded");
     }
 
@@ -267,4 +316,44 @@ fn first_error(findings: &[Diagnostic]) -> String {
         Some(place) => format!("{place}: {}", finding.message),
         None => finding.message.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn large_files_are_read_again_when_they_change_and_once_a_minute() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tidegate.toml");
+        fs::write(&path, "# ".repeat(1 << 20)).expect("a file");
+        let config = config::load(&path).0.expect("a configuration");
+        let later = Clock::system().now() + SignedDuration::from_secs(10);
+        let look = |before| FilesRead::look(&config, before, later).expect("files");
+        let (first, mut read) = look(None);
+        assert_eq!(first, config.digest);
+        let mut unread = 0;
+        while read.as_ref().is_some_and(|read| read.polls == unread) {
+            read = look(read).1;
+            unread += 1;
+        }
+        assert_eq!(unread, MAX_POLLS_UNREAD + 1, "then the files are read");
+        fs::write(&path, "# x".repeat(1 << 20)).expect("a file");
+        assert_ne!(look(read).0, first);
+    }
+
+    #[test]
+    fn files_that_were_just_written_are_read_at_the_next_poll() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tidegate.toml");
+        fs::write(&path, "# ".repeat(1 << 20)).expect("a file");
+        let config = config::load(&path).0.expect("a configuration");
+        let look = FilesRead::look(&config, None, Clock::system().now());
+        assert!(look.expect("files").1.is_none());
+    }
 }

@@ -26,6 +26,7 @@ mod schema;
 mod section;
 mod session;
 mod shorthand;
+mod stamp;
 mod strict_modes;
 mod tls;
 mod upstream;
@@ -57,6 +58,7 @@ pub use policy_copy::policy_copy;
 pub use record::{OnFailure, Record};
 pub use schema::schema;
 pub use session::{HeaderMismatch, Local, PrivateKey, Session, private_key};
+pub use stamp::Stamp;
 pub use strict_modes::{
     Exposure, LAST_SYSTEM_UID, Owners, exposed_file, exposed_program, exposures,
 };
