@@ -7,6 +7,22 @@ use super::*;
 
 use Verdict::{Allow, Deny};
 
+/// A caller with claims.
+fn claimed(claims: &[(Arc<str>, Arc<str>)]) -> Facts<'_> {
+    Facts {
+        claims,
+        ..Facts::default()
+    }
+}
+
+/// A caller with a verified name.
+fn named(subject: &str) -> Facts<'_> {
+    Facts {
+        subject,
+        ..Facts::default()
+    }
+}
+
 fn target(authority: &str) -> Target {
     Target::from_connect(authority.as_bytes()).expect("host:port")
 }
@@ -221,5 +237,141 @@ fn everything_is_inspected_only_where_unknown_hosts_are() {
     assert!(
         telemetry.names.contains(&"api.model.example".to_owned()),
         "{telemetry:?}"
+    );
+}
+
+#[test]
+fn a_reviewer_is_found_by_uid_subject_or_group_and_by_nothing_less() {
+    let reviewed = TIERS.replace(
+        "[tier.standard]\n",
+        "[tier.standard]\n\
+         reviewers = [\"uid:0\", \"subject:*@sec.example\", \"group:sec\", \"group:tokens\"]\n",
+    );
+    let policy = compiled(&format!(
+        "{reviewed}[group.sec]\nmembers = [\"claim:team=sec\"]\n"
+    ));
+    let standard = policy.tier("standard").expect("a tier");
+    let found = |uid: Option<u32>, facts: &Facts<'_>| {
+        policy
+            .reviewer(standard, uid, facts)
+            .map(|it| it.to_string())
+    };
+    let nobody = Facts::default();
+    assert_eq!(found(Some(0), &nobody).as_deref(), Some("uid:0"));
+    assert_eq!(found(Some(1000), &nobody), None);
+    assert_eq!(found(None, &nobody), None);
+    assert_eq!(
+        found(None, &named("ana@sec.example")).as_deref(),
+        Some("subject:*@sec.example")
+    );
+    assert_eq!(found(None, &named("ana@dev.example")), None);
+    let claims = |team: &str| [("team".into(), team.into())];
+    let (sec, dev) = (claims("sec"), claims("dev"));
+    assert_eq!(found(None, &claimed(&sec)).as_deref(), Some("group:sec"));
+    assert_eq!(found(None, &claimed(&dev)), None);
+    // A group that only a token names.
+    let groups: [Arc<str>; 1] = ["tokens".into()];
+    let token = Facts {
+        groups: &groups,
+        ..Facts::default()
+    };
+    assert_eq!(found(None, &token).as_deref(), Some("group:tokens"));
+    let open = policy.tier("open").expect("a tier");
+    assert_eq!(policy.reviewer(open, Some(0), &nobody), None);
+    // Every subject is named by `*`, but a principal without a subject is not one.
+    let all = TIERS.replace(
+        "[tier.standard]\n",
+        "[tier.standard]\nreviewers = [\"subject:*\"]\n",
+    );
+    let all = compiled(&all);
+    let standard = all.tier("standard").expect("a tier");
+    assert_eq!(all.reviewer(standard, Some(0), &nobody), None);
+    assert!(all.reviewer(standard, None, &named("x")).is_some());
+}
+
+#[test]
+fn the_credentials_that_a_deny_spares_are_compared() {
+    let policy = |digits: &[&str]| {
+        let hashes = digits
+            .iter()
+            .map(|it| format!("\"hmac-sha256:{}\"", it.repeat(64)));
+        let hashes = hashes.collect::<Vec<_>>().join(", ");
+        with_rules(&format!(
+            "[[rule]]\nid = \"look\"\nverdict = \"allow\"\nto.hosts = [\"p.example.com\"]\n\
+             grant.inspect = true\n\
+             [[rule]]\nid = \"ours\"\nverdict = \"deny\"\nto.hosts = [\"p.example.com\"]\n\
+             unless.credentials = [{hashes}]\n"
+        ))
+    };
+    let relation = |before: &[&str], after: &[&str]| {
+        let found = difference(&policy(before), &policy(after));
+        found.relation
+    };
+    assert_eq!(relation(&["a"], &["a"]), Relation::Equal);
+    assert_eq!(relation(&["a"], &["a", "b"]), Relation::Wider);
+    assert_eq!(relation(&["a", "b"], &["b"]), Relation::Narrower);
+    assert_eq!(relation(&["a"], &["b"]), Relation::Both);
+}
+
+#[test]
+fn messages_to_a_server_are_compared_at_its_own_destination() {
+    let policy = |tools: &str| {
+        with_rules(&format!(
+            "[mcp.issues]\nurl = \"https://mcp.example.com/mcp\"\n\
+             [mcp.other]\nurl = \"https://other.example.com/mcp\"\n\
+             [[rule]]\nid = \"tools\"\nverdict = \"allow\"\nfrom.tiers = [\"restricted\"]\n\
+             does.servers = [\"issues\"]\ndoes.tools = [{tools}]\n"
+        ))
+    };
+    let found = difference(&policy("\"list\""), &policy("\"list\", \"close\""));
+    assert_eq!(found.relation, Relation::Wider, "{:#?}", found.changes);
+    let mut flows = found.changes.iter().map(|it| &it.witness.flow);
+    assert!(
+        flows.all(|it| it.contains("https://mcp.example.com/mcp")),
+        "{:#?}",
+        found.changes
+    );
+}
+
+#[test]
+fn an_ended_exception_is_retested_at_each_of_its_hosts_as_its_caller() {
+    let policy = with_rules(
+        "[[rule]]\nid = \"files\"\nverdict = \"allow\"\nfrom.tiers = [\"open\"]\n\
+         to.hosts = [\"*.files.example\"]\n\
+         [[rule]]\nid = \"web\"\nverdict = \"allow\"\nfrom.subjects = [\"ana\"]\n\
+         to.hosts = [\"web.example\"]\n",
+    );
+    let grant = |from: &str| -> crate::ledger::Grant {
+        let text = format!(
+            "{{\"id\": \"G\", \"reason\": \"r\", \"reviewer\": [\"uid:0\"], \
+             \"expires\": \"2026-12-01T18:00:00Z\", \"from\": {from}, \"to\": {{\"hosts\": \
+             [\"*.files.example\", \"web.example\", \"8.8.0.0/16\", \"2a00:1::/32\"]}}}}"
+        );
+        serde_json::from_str(&text).expect("a grant")
+    };
+    let told = |from: &str| {
+        let retested = policy.retest(&grant(from));
+        let told = retested
+            .iter()
+            .map(|it| format!("{} {}", it.target, it.verdict));
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told("{\"tiers\": [\"standard\"], \"subjects\": [\"a*\", \"ana\"]}"),
+        [
+            "any.files.example:443 deny",
+            "web.example:443 allow",
+            "8.8.0.0:443 deny",
+            "[2a00:1::]:443 deny",
+        ]
+    );
+    assert_eq!(
+        told("{\"tiers\": [\"open\"], \"subjects\": [\"bo\"]}"),
+        [
+            "any.files.example:443 allow",
+            "web.example:443 allow",
+            "8.8.0.0:443 allow",
+            "[2a00:1::]:443 allow",
+        ]
     );
 }
