@@ -375,3 +375,55 @@ fn an_ended_exception_is_retested_at_each_of_its_hosts_as_its_caller() {
         ]
     );
 }
+
+#[test]
+fn an_asserted_repository_makes_a_tier_stricter_and_never_looser() {
+    let policy = with_rules(
+        "[[repository]]\nmatch = \"github.com/acme/site\"\ntier = \"open\"\n\
+         [[repository]]\nmatch = \"github.com/acme/vault\"\ntier = \"restricted\"\n",
+    );
+    let tier = |name: &str| policy.tier(name).expect("a tier");
+    let mut who = asking(&policy, "standard").who;
+    let basis = who.tier_basis;
+    policy.tighten(&mut who, &"github.com/acme/site".into(), &[]);
+    policy.tighten(
+        &mut who,
+        &"github.com/acme/vault".into(),
+        &[TierBasis::Listener],
+    );
+    assert_eq!((who.tier, who.tier_basis), (tier("standard"), basis));
+    policy.tighten(&mut who, &"github.com/acme/vault".into(), &[]);
+    let stricter = (tier("restricted"), TierBasis::Repository);
+    assert_eq!((who.tier, who.tier_basis), stricter);
+    assert_eq!(who.claimed.len(), 3);
+}
+
+#[test]
+fn a_tier_is_given_by_a_listener_or_a_session_and_by_nothing_else() {
+    let policy = with_rules("");
+    let given = |tier_basis| {
+        let who = asking(&policy, "standard").who;
+        Who { tier_basis, ..who }.is_given()
+    };
+    assert!(given(TierBasis::Listener) && given(TierBasis::Session));
+    assert!(!given(TierBasis::Repository) && !given(TierBasis::Unattributed));
+}
+
+#[test]
+fn a_listed_server_on_loopback_is_granted_over_plain_http_alone() {
+    let policy = with_rules(
+        "[mcp.local]\nurl = \"http://127.0.0.1:8811/mcp\"\n\
+         [mcp.inside]\nurl = \"https://10.0.0.5/mcp\"\n\
+         [[rule]]\nid = \"tools\"\nverdict = \"allow\"\ndoes.servers = [\"local\", \"inside\"]\n",
+    );
+    let standard = asking(&policy, "standard");
+    let local = standard.request("GET", "http://127.0.0.1:8811/mcp");
+    assert_eq!(said(&local), (Allow, "allowed", "tools"));
+    let inside = standard.request("GET", "https://10.0.0.5/mcp");
+    assert_eq!(
+        (inside.verdict, inside.reason.code()),
+        (Deny, "address_denied")
+    );
+    let other = standard.request("GET", "http://127.0.0.1:8812/mcp");
+    assert_eq!(other.verdict, Deny);
+}
