@@ -279,6 +279,32 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_is_covered_by_the_same_or_a_wider_one() {
+        let map = map(&[&["*.example.com", "a.example.net", "10.0.0.0/8"]]);
+        let covers = |pattern: &str| map.covers(&HostPattern::parse(pattern).unwrap());
+        for covered in [
+            "*.example.com",
+            "a.example.com",
+            "*.b.example.com",
+            "a.example.net",
+            "10.0.0.0/8",
+            "10.2.0.0/16",
+            "10.2.3.4",
+        ] {
+            assert!(covers(covered), "{covered}");
+        }
+        for other in [
+            "example.com",
+            "*.com",
+            "*.a.example.net",
+            "10.0.0.0/7",
+            "11.0.0.0/16",
+        ] {
+            assert!(!covers(other), "{other}");
+        }
+    }
+
+    #[test]
     fn a_suffix_is_matched_by_labels_and_without_itself() {
         let map = map(&[&["*.example.com"]]);
         assert!(found(&map, "example.com").is_empty());

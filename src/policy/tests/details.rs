@@ -254,7 +254,7 @@ fn a_reviewer_is_found_by_uid_subject_or_group_and_by_nothing_less() {
     let found = |uid: Option<u32>, facts: &Facts<'_>| {
         policy
             .reviewer(standard, uid, facts)
-            .map(|it| it.to_string())
+            .map(ToString::to_string)
     };
     let nobody = Facts::default();
     assert_eq!(found(Some(0), &nobody).as_deref(), Some("uid:0"));
@@ -426,4 +426,66 @@ fn a_listed_server_on_loopback_is_granted_over_plain_http_alone() {
     );
     let other = standard.request("GET", "http://127.0.0.1:8812/mcp");
     assert_eq!(other.verdict, Deny);
+}
+
+#[test]
+fn what_an_ask_may_let_pass_is_inspected_and_held_to_denied_networks() {
+    let policy = with_rules(
+        "[[rule]]\nid = \"look\"\nverdict = \"allow\"\nto.hosts = [\"*.example.com\"]\n\
+         grant.inspect = true\n\
+         [[rule]]\nid = \"q\"\nverdict = \"ask\"\nto.hosts = [\"a.example.com\"]\n\
+         [[rule]]\nid = \"no\"\nverdict = \"deny\"\nto.hosts = [\"b.example.com\", \"8.8.8.0/24\"]\n",
+    );
+    let standard = asking(&policy, "standard");
+    let seen = |authority: &str| {
+        let decision = standard.connect(authority);
+        let networks = decision.denied.iter().flat_map(|it| it.iter()).count();
+        (decision.verdict, decision.inspect, networks)
+    };
+    assert_eq!(seen("a.example.com:443"), (Verdict::Ask, Inspect::Yes, 1));
+    assert_eq!(seen("b.example.com:443"), (Deny, Inspect::No, 0));
+    assert_eq!(seen("c.example.com:443"), (Allow, Inspect::Yes, 1));
+}
+
+#[test]
+fn an_upgrade_that_the_catalogue_expects_is_granted_at_its_path() {
+    let (catalogue, findings) = Catalogue::parse(&[(
+        "small.toml",
+        r#"
+        dated = "2026-11-30"
+        [[destination]]
+        category = "model-api"
+        domain = "model.example"
+        hosts = ["api"]
+        paths = [{ category = "model-api", match = "/v1/stream", upgrade = true }]
+        source = "test"
+        "#,
+    )]);
+    assert!(findings.is_empty(), "{findings:?}");
+    let (policy, findings) = compile(&read(TIERS), &catalogue);
+    let policy = policy.unwrap_or_else(|| panic!("{findings:?}"));
+    let granted = |path: &str, unseen: Option<bool>| {
+        let url = format!("https://api.model.example{path}");
+        let url = Url::parse(url.as_bytes()).expect("a URL");
+        let facts = RequestFacts {
+            unseen_path: unseen.map(|lenient| UnseenPath {
+                category: None,
+                lenient,
+            }),
+            ..RequestFacts::default()
+        };
+        let attempt = Attempt::Request {
+            method: "GET",
+            path: &url.path,
+            upgrade: true,
+            tls: true,
+            request_facts: Some(&facts),
+        };
+        let decision = asking(&policy, "standard").decide(&url.target, attempt);
+        decision.upgrade
+    };
+    assert!(granted("/v1/stream", None));
+    assert!(!granted("/v1/other", None));
+    assert!(granted("/", Some(true)));
+    assert!(!granted("/", Some(false)));
 }
