@@ -390,6 +390,10 @@ fn whole(request: &Value) -> String {
             get(&["last"])
         ),
     );
+    let allowed_by = request.get("allowed_by").and_then(Value::as_array);
+    let allowed_by = allowed_by.into_iter().flatten().filter_map(Value::as_str);
+    let allowed_by: Vec<String> = allowed_by.map(|name| print::clean(name, 80)).collect();
+    row("allowed by", allowed_by.join(", "));
     row("times out", get(&["expires"]));
     row("settled", get(&["settled", "until"]));
     all.push_str("written by the agent or by others, not verified:\n");

@@ -554,7 +554,9 @@ struct Counted {
 impl Ballot<'_> {
     /// Counts the vote with earlier ones. `None`: the reviewer voted before.
     fn count(&self, before: &[Vote]) -> Option<Counted> {
-        let before = before.iter().filter(|it| (self.counts)(it));
+        // Votes from before a reload that now asks for one reviewer are of no use.
+        let is_needed = self.asking.approvals > 1;
+        let before = before.iter().filter(|it| is_needed && (self.counts)(it));
         let mut votes: Vec<Vote> = before.cloned().collect();
         let name = self.vote.principal.name();
         if votes.iter().any(|it| it.principal.name() == name) {

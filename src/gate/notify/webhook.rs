@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use uuid::Uuid;
 
 use crate::config::{Webhook, WebhookError};
-use crate::dial::{DocumentError, Posted, Wanted};
+use crate::dial::{DocumentError, Posted, Programs, Wanted};
 use crate::gate::fetches::Fetches;
 use crate::gate::{Gate, Snapshot};
 use crate::identity::{Journal as _, OwnFetch};
@@ -45,10 +45,17 @@ impl Gate {
         body: Vec<u8>,
     ) -> Result<(), WebhookFailure> {
         let body = Bytes::from(body);
+        let (read, programs) = (webhook.clone(), snapshot.programs.clone());
+        // Reads files, and the certificate authorities of the system.
+        let ready = tokio::task::spawn_blocking(move || Receiver::of(&read, &programs)).await;
+        let receiver =
+            ready.unwrap_or_else(|error| Err(WebhookFailure::Roots(error.to_string())))?;
         let mut pauses = PAUSES.iter();
         loop {
-            let posted = self.try_post(snapshot, (name, webhook), id, &body).await;
-            let Err(error) = posted else { return Ok(()) };
+            let posted = self.try_post(snapshot, (name, webhook), &receiver, (id, &body));
+            let Err(error) = posted.await else {
+                return Ok(());
+            };
             let is_passing = matches!(&error, WebhookFailure::Request(it) if it.is_passing());
             let pause = pauses.next().filter(|_| is_passing);
             let Some(pause) = pause else {
@@ -62,30 +69,23 @@ impl Gate {
         &self,
         snapshot: &Snapshot,
         (name, webhook): (&str, &Webhook),
-        id: Uuid,
-        body: &Bytes,
+        receiver: &Receiver,
+        (id, body): (Uuid, &Bytes),
     ) -> Result<(), WebhookFailure> {
-        for path in webhook.files() {
-            if let Some(exposed) = snapshot.programs.exposed_file(path) {
-                return Err(WebhookError::File(exposed.to_string()).into());
-            }
-        }
-        let url = webhook.url()?;
-        let posted = self.signed(webhook, id, body)?;
-        let tls = tls::Client::of_webhook(webhook);
-        let tls = tls.map_err(|finding| WebhookFailure::Roots(finding.message))?;
+        let Receiver { url, key, tls } = receiver;
+        let posted = self.signed(key.as_deref(), id, body);
         let wanted = Wanted {
-            url: &url,
+            url,
             addresses: &webhook.addresses,
             guard: &snapshot.guard,
-            tls: &tls,
+            tls,
         };
         let journal = Fetches {
             recorder: self.recorder.clone(),
             digest: snapshot.digest.clone(),
             generation: snapshot.generation,
         };
-        let mut fetch = own_fetch(name, &url, body);
+        let mut fetch = own_fetch(name, url, body);
         let route = match snapshot.dialer.find(&wanted).await {
             Ok(route) => route,
             Err(error) => {
@@ -103,18 +103,42 @@ impl Gate {
     }
 
     /// The message with its id and time, and the signature if the webhook has a key.
-    fn signed(&self, webhook: &Webhook, id: Uuid, body: &Bytes) -> Result<Posted, WebhookError> {
+    fn signed(&self, key: Option<&[u8]>, id: Uuid, body: &Bytes) -> Posted {
         let (id, at) = (id.to_string(), self.clock.now().as_second().to_string());
         let mut fields = vec![
             ("webhook-id", id.clone()),
             ("webhook-timestamp", at.clone()),
         ];
-        if let Some(key) = webhook.key()? {
-            fields.push(("webhook-signature", signature(&key, &id, &at, body)));
+        if let Some(key) = key {
+            fields.push(("webhook-signature", signature(key, &id, &at, body)));
         }
-        Ok(Posted {
+        Posted {
             fields,
             body: body.clone(),
+        }
+    }
+}
+
+/// The receiver of a message.
+struct Receiver {
+    url: Url,
+    /// Signs messages.
+    key: Option<Vec<u8>>,
+    tls: tls::Client,
+}
+
+impl Receiver {
+    /// Reads the files of a webhook, if no other user could change them. Blocks.
+    fn of(webhook: &Webhook, programs: &Programs) -> Result<Self, WebhookFailure> {
+        let exposed = webhook.files().find_map(|path| programs.exposed_file(path));
+        if let Some(exposed) = exposed {
+            return Err(WebhookError::File(exposed.to_string()).into());
+        }
+        let tls = tls::Client::of_webhook(webhook);
+        Ok(Self {
+            url: webhook.url()?,
+            key: webhook.key()?,
+            tls: tls.map_err(|finding| WebhookFailure::Roots(finding.message))?,
         })
     }
 }
