@@ -13,11 +13,12 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::asking::Asking;
-use super::compare::{Kind, Outcome, Part, Selectors, Space};
+use super::compare::{Incomplete, Kind, Outcome, Part, Selectors, Space};
 use super::compiled::Policy;
 use super::facts::Inspect;
 use super::pattern::PortSet;
 use super::query::TierId;
+use super::regions::Point;
 use super::reviewer::NamedReviewer;
 use super::verdict::{Decision, Verdict};
 use super::witness::Witness;
@@ -52,7 +53,7 @@ pub enum Relation {
     Narrower,
     /// No flow reaches less, some reach more.
     Wider,
-    /// Some flows reach more, some less.
+    /// Some flows reach more, some less; or flows were not compared, and may do so.
     Both,
     /// Every flow reaches the same, but not in the same way (another `[upstream.NAME]`, or a refusal
     /// that is only observed).
@@ -153,17 +154,12 @@ pub fn difference_within(before: &Policy, after: &Policy, branches: usize) -> Di
             };
         }
     };
-    let count = std::cell::Cell::new(0);
-    let keep = |part: &Part| {
-        count.set(count.get() + 1);
-        !space.is_same(part)
-    };
-    for part in space.parts(keep) {
-        if count.get() > branches || gathered.len() > MAX_CHANGES {
-            not_compared.push("all that follows: there are too many differences".to_owned());
-            break;
-        }
+    for part in space.parts(branches, |part| !space.is_same(part)) {
         let part = match part {
+            Ok(_) if gathered.len() > MAX_CHANGES => {
+                not_compared.push(Incomplete::Rest.to_string());
+                break;
+            }
             Ok(part) => part,
             Err(error) => {
                 let text = error.to_string();
@@ -186,7 +182,7 @@ pub fn difference_within(before: &Policy, after: &Policy, branches: usize) -> Di
         .collect();
     changes.sort_by_key(|change| (!change.widens, !change.narrows));
     Difference {
-        relation: relation(&changes),
+        relation: relation(&changes, not_compared.is_empty()),
         changes,
         not_compared,
     }
@@ -259,10 +255,11 @@ impl Change {
     }
 }
 
-fn relation(changes: &[Change]) -> Relation {
+/// Returns the relation by the changes. Flows that were not compared may reach more, and less.
+fn relation(changes: &[Change], is_complete: bool) -> Relation {
     let widens = changes.iter().any(|change| change.widens);
     let narrows = changes.iter().any(|change| change.narrows);
-    match (widens, narrows) {
+    match (widens || !is_complete, narrows || !is_complete) {
         (true, true) => Relation::Both,
         (true, false) => Relation::Wider,
         (false, true) => Relation::Narrower,
@@ -514,7 +511,10 @@ fn gather(
         ports: PortSet::default(),
         kinds: BTreeSet::new(),
         requests: BTreeSet::new(),
-        witness: Witness::new(policy, &point),
+        witness: {
+            let sendable = sendable(space, part, before, after);
+            Witness::new(policy, sendable.as_ref().unwrap_or(&point))
+        },
     });
     for (tiers, tier) in known.tiers.iter_mut().zip(&part.tiers) {
         tiers.insert(*tier);
@@ -533,6 +533,27 @@ fn gather(
     if part.kind() != Kind::Tunnel && known.requests.len() <= MAX_NAMED {
         known.requests.insert(Witness::request(&point));
     }
+}
+
+/// Returns a flow that a client can send and that both policies decide as the flows of a part, if one
+/// is found.
+fn sendable(space: &Space<'_>, part: &Part, before: &Outcome, after: &Outcome) -> Option<Point> {
+    let [one, other] = space.policies[..] else {
+        return None;
+    };
+    let old = space.point(part, 0);
+    let is_like = |policy: &Policy, point: &Point, outcome: &Outcome| {
+        ruling(&Outcome::of_point(policy, point, None)) == ruling(outcome)
+    };
+    let new = space.point(part, 1);
+    let mut found = other.requests_like(&new);
+    found.find(|new| {
+        let was = match &new.request {
+            Some(request) => one.with_head(&old, &request.method, request.path.clone()),
+            None => Some(old.clone()),
+        };
+        is_like(other, new, after) && was.is_some_and(|old| is_like(one, &old, before))
+    })
 }
 
 fn change(space: &Space<'_>, key: Key, gathered: Gathered) -> Change {

@@ -5,7 +5,6 @@
 //! Exceptions are proved together: one may open the tunnel and another may let the request in it
 //! pass.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -91,17 +90,9 @@ impl Proof<'_> {
     /// Returns the exceptions with an id in `new` that break an invariant.
     fn forbidden(&self, new: &BTreeSet<&str>) -> Result<Vec<Forbidden>, TooComplex> {
         let space = Space::new(&[self.policy], self.selectors)?;
-        let count = Cell::new(0);
-        let keep = |part: &Part| {
-            count.set(count.get() + 1);
-            self.is_of_both(part)
-        };
         let mut found: Vec<Forbidden> = Vec::new();
-        for part in space.parts(keep) {
+        for part in space.parts(MAX_BRANCHES, |part| self.is_of_both(part)) {
             let part = part?;
-            if count.get() > MAX_BRANCHES {
-                return Err(TooComplex);
-            }
             let Some(outcome) = space.outcome(&part, 0) else {
                 continue;
             };

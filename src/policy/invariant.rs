@@ -8,6 +8,13 @@
 //! What counts is what the rules say, as in trials: a tier in `observe` mode is looked at as if it
 //! enforced. A tunnel that is not inspected carries any request and any path of its host, so it
 //! counts as each of them. A network stands for the names that may resolve into it as well.
+//!
+//! A part has each combination of request facts that rules can name, also one that no method and
+//! path have. So the proof may find a flow that no client can send, never the reverse. The flow of a
+//! finding is decided again with the facts that the policy reads from its method and path; where no
+//! such flow is found, the finding says so.
+
+use std::cell::RefCell;
 
 use ipnet::IpNet;
 
@@ -30,12 +37,27 @@ use super::{Attempt, Category};
 
 /// Maximum number of branches of the tree of parts in one proof.
 pub(super) const MAX_BRANCHES: usize = 200_000;
+/// Maximum number of parts in which a request is searched for one broken invariant.
+const MAX_SEARCHED: usize = 20;
 
 /// A flow that breaks an invariant.
+#[derive(Debug)]
 pub(super) struct Broken {
+    #[cfg(test)]
+    pub(super) point: Point,
     pub(super) witness: Witness,
     decision: Decision,
     how: How,
+    /// Whether a client can send the flow, as far as the facts are not in a body.
+    pub(super) can_be_sent: bool,
+}
+
+/// The search for the flow that breaks one invariant.
+#[derive(Default)]
+struct Search {
+    found: Option<Broken>,
+    /// The number of parts that break the invariant by a request that no client is known to send.
+    parts: usize,
 }
 
 /// The way in which an invariant covers a flow.
@@ -77,54 +99,67 @@ pub fn invariant_findings(source: &source::Policy, policy: &Policy) -> Vec<Diagn
     }
 }
 
+/// Returns the flow that breaks the first broken invariant.
+#[cfg(test)]
+pub(super) fn first_broken(policy: &Policy) -> Option<Broken> {
+    let selectors = Selectors::new(&policy.invariants);
+    let proof = Proof {
+        policy,
+        selectors: &selectors,
+    };
+    let broken = proof.run().ok()?.into_iter().next();
+    broken.map(|(_, broken)| broken)
+}
+
 pub(super) struct Proof<'p> {
     pub(super) policy: &'p Policy,
     pub(super) selectors: &'p Selectors<'p>,
 }
 
 impl<'p> Proof<'p> {
-    /// Returns for each invariant the first flow that breaks it.
+    /// Returns for each broken invariant the first flow that breaks it and that a client can send;
+    /// if there is none, the first flow.
     fn run(&self) -> Result<Vec<(&'p Invariant, Broken)>, TooComplex> {
         let space = Space::new(&[self.policy], self.selectors)?;
-        let count = std::cell::Cell::new(0);
         let invariants = &self.policy.invariants;
-        let mut broken: Vec<Option<Broken>> = invariants.iter().map(|_| None).collect();
-        let open = std::cell::RefCell::new(vec![true; invariants.len()]);
-        let keep = |part: &Part| {
-            count.set(count.get() + 1);
-            let open = open.borrow();
-            let matters = |at: &u32| {
-                let is_open = open.get(*at as usize).copied().unwrap_or(false);
-                is_open && self.may_break(*at, part)
-            };
-            part.selectors.iter().any(matters)
+        let searches: Vec<RefCell<Search>> =
+            invariants.iter().map(|_| RefCell::default()).collect();
+        let is_open = |at: u32| {
+            let search = searches.get(at as usize);
+            search.is_some_and(|search| !search.borrow().is_over())
         };
-        for part in space.parts(keep) {
-            let part = part?;
-            if count.get() > MAX_BRANCHES {
-                return Err(TooComplex);
-            }
+        let keep = |part: &Part| {
+            let mut open = part.selectors.iter().filter(|at| is_open(**at));
+            open.any(|at| self.may_break(*at, part))
+        };
+        let mut is_cut = None;
+        for part in space.parts(MAX_BRANCHES, keep) {
+            let part = match part {
+                Ok(part) => part,
+                Err(error) => {
+                    is_cut = Some(error);
+                    break;
+                }
+            };
             let Some(outcome) = space.outcome(&part, 0) else {
                 continue;
             };
-            for at in &part.selectors {
-                let place = *at as usize;
-                if !open.borrow().get(place).copied().unwrap_or(false) {
-                    continue;
-                }
-                let found = self.breaks(*at, &space, &part, &outcome);
-                if let (Some(found), Some(slot)) = (found, broken.get_mut(place)) {
-                    *slot = Some(found);
-                    if let Some(open) = open.borrow_mut().get_mut(place) {
-                        *open = false;
-                    }
+            for at in part.selectors.iter().filter(|at| is_open(**at)) {
+                let broken = self.breaks(*at, &space, &part, &outcome);
+                if let (Some(broken), Some(search)) = (broken, searches.get(*at as usize)) {
+                    search.borrow_mut().add(broken);
                 }
             }
         }
-        let all = invariants.iter().zip(broken);
-        Ok(all
+        let found = searches.into_iter().map(|search| search.into_inner().found);
+        let all = invariants.iter().zip(found);
+        let broken: Vec<_> = all
             .filter_map(|((invariant, _), it)| Some((invariant, it?)))
-            .collect())
+            .collect();
+        match is_cut {
+            Some(error) if broken.is_empty() => Err(error.into()),
+            _ => Ok(broken),
+        }
     }
 
     /// Whether some flow of a branch may break an invariant.
@@ -174,31 +209,44 @@ impl<'p> Proof<'p> {
         part: &Part,
         outcome: &Outcome,
     ) -> Option<Broken> {
+        let point = space.point(part, 0);
+        let how = self.covers(at, &point, outcome)?;
+        let confirmed = self.policy.requests_like(&point).find_map(|point| {
+            let outcome = Outcome::of_point(self.policy, &point, self.selectors.live());
+            let how = self.covers(at, &point, &outcome)?;
+            Some((point, outcome, how))
+        });
+        let can_be_sent = confirmed.is_some();
+        let (point, outcome, how) = confirmed.unwrap_or_else(|| (point, outcome.clone(), how));
+        Some(Broken {
+            witness: Witness::new(self.policy, &point),
+            #[cfg(test)]
+            point,
+            decision: Decision::clone(&outcome.decision),
+            how,
+            can_be_sent,
+        })
+    }
+
+    /// Returns the way in which an invariant covers a flow, if the outcome of the flow breaks it.
+    fn covers(&self, at: u32, point: &Point, outcome: &Outcome) -> Option<How> {
         let (invariant, _) = self.policy.invariants.get(at as usize)?;
         let is_broken = match invariant.kind {
             Kind::Never => {
                 outcome.ruled() == invariant.verdict
-                    || invariant.verdict == Verdict::Allow && self.is_approvable(part, outcome)
+                    || invariant.verdict == Verdict::Allow && self.is_approvable(point, outcome)
             }
             Kind::Always => outcome.ruled() != invariant.verdict,
         };
         if !is_broken {
             return None;
         }
-        let point = space.point(part, 0);
-        let judgement = point.judge(self.policy);
-        let how = self.how(at, &point, &judgement, outcome)?;
-        Some(Broken {
-            witness: Witness::new(self.policy, &point),
-            decision: Decision::clone(&outcome.decision),
-            how,
-        })
+        self.how(at, point, &point.judge(self.policy), outcome)
     }
 
     /// Whether the flow is asked about and a reviewer may let it pass.
-    fn is_approvable(&self, part: &Part, outcome: &Outcome) -> bool {
-        let tier = part.tiers.first();
-        let reviewed = tier.is_some_and(|tier| self.policy.asking(*tier).has_reviewers());
+    fn is_approvable(&self, point: &Point, outcome: &Outcome) -> bool {
+        let reviewed = self.policy.asking(point.who.tier).has_reviewers();
         outcome.ruled() == Verdict::Ask && reviewed
     }
 
@@ -281,10 +329,29 @@ fn resolves_into(rule: &Rule, denied: &[DeniedNetwork], granted: &[IpNet]) -> bo
     })
 }
 
+impl Search {
+    fn is_over(&self) -> bool {
+        let found = self.found.as_ref();
+        found.is_some_and(|found| found.can_be_sent) || self.parts >= MAX_SEARCHED
+    }
+
+    fn add(&mut self, broken: Broken) {
+        self.parts += 1;
+        if self.found.is_none() || broken.can_be_sent {
+            self.found = Some(broken);
+        }
+    }
+}
+
 impl Broken {
-    /// Returns the reason why a flow counts that the invariant does not name.
+    /// Returns the reason why a flow counts that the invariant does not name, or that no client may
+    /// be able to send.
     pub(super) fn how(&self) -> Option<&'static str> {
         match self.how {
+            _ if !self.can_be_sent => Some(
+                "no method and path are known that have these facts: the proof takes each \
+                 combination of facts that rules can name",
+            ),
             How::Itself => None,
             How::Carries => {
                 Some("that tunnel is not inspected, and may carry a request that this is about")

@@ -28,6 +28,26 @@ pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Find
     empty_tiers(source, policy, findings);
     blind_trust(source, policy, findings);
     unused_groups(source, findings);
+    unused_upstreams(source, findings);
+}
+
+/// Reports upstreams that no flow is sent to.
+fn unused_upstreams(source: &source::Policy, findings: &mut Findings) {
+    let granted = |name: &Spanned<String>| {
+        let mut rules = source.rules.iter();
+        rules.any(|rule| rule.value.grant.upstream.as_ref() == Some(name))
+    };
+    for (name, upstream) in &source.upstreams {
+        let of = &upstream.value;
+        if of.hosts.is_empty() && of.categories.is_empty() && !granted(name) {
+            let message = format!("upstream `{}` is used by no flow", name.get_ref());
+            findings.push(
+                Diagnostic::warning("unused-upstream", upstream.at(name), message)
+                    .label("has no `hosts` and no `categories`, and no rule grants it")
+                    .help("name it in `grant.upstream` of an allow, or leave it out"),
+            );
+        }
+    }
 }
 
 /// Checks ids, which occur in records, refusals and on command lines.

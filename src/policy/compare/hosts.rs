@@ -1,5 +1,6 @@
 //! Groups hosts by the rules of several policies.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use foldhash::fast::FixedState;
@@ -9,6 +10,7 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::name::{Host, HostName, Target, special_networks, special_suffixes};
 use crate::policy::category::Categories;
 use crate::policy::compiled::Policy;
+use crate::policy::directory::Destination;
 use crate::policy::floor::AddressFloor;
 use crate::policy::index::{HostMap, RuleId};
 use crate::policy::pattern::HostPattern;
@@ -45,6 +47,8 @@ pub(in crate::policy) struct HostSet {
     pub(super) rules: Vec<Vec<RuleId>>,
     /// The selectors that match the hosts.
     pub(super) selectors: Vec<u32>,
+    /// Whether only rules split requests to these hosts, see [`HostSet::is_plain`].
+    plain: OnceCell<bool>,
 }
 
 /// All hosts.
@@ -163,6 +167,34 @@ impl HostSets {
     }
 }
 
+impl HostSet {
+    /// Whether only rules split requests to these hosts: no policy has paths or ports of a
+    /// destination there, nor a listed MCP server, nor a service that reads the requests. Then
+    /// requests to all such hosts are split alike.
+    pub(super) fn is_plain(&self, policies: &[&Policy]) -> bool {
+        let target = || Target {
+            host: self.witness.clone(),
+            port: 443,
+        };
+        let is_plain = |policy: &&Policy| {
+            let target = target();
+            let label = policy.label(&target);
+            let service = |entry: &Destination| {
+                let services = &policy.catalogue.services;
+                services
+                    .reader(entry.service.as_deref(), entry.category)
+                    .is_some()
+            };
+            let is_special = |entry: &Destination| {
+                service(entry) || !entry.splits.is_empty() || !entry.ports.is_empty()
+            };
+            let is_place = policy.servers.all().any(|it| it.target.host == target.host);
+            !label.entry.is_some_and(is_special) && !is_place
+        };
+        *self.plain.get_or_init(|| policies.iter().all(is_plain))
+    }
+}
+
 impl Signature<'_> {
     fn read(&mut self, host: &Host) {
         let numbers = &mut self.numbers;
@@ -236,6 +268,7 @@ impl Signature<'_> {
             patterns: Vec::new(),
             others: false,
             selectors,
+            plain: OnceCell::new(),
         }
     }
 }

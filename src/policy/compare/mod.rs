@@ -26,4 +26,4 @@ mod tests;
 pub(super) use outcome::Outcome;
 pub(super) use selectors::Selectors;
 pub use space::Kind;
-pub(super) use space::{Part, Space};
+pub(super) use space::{Incomplete, Part, Space};

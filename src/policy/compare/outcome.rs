@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::policy::compiled::Policy;
+use crate::policy::exception::InForce;
 use crate::policy::facts::Inspect;
+use crate::policy::query::{Attempt, Query};
+use crate::policy::regions::Point;
 use crate::policy::verdict::{Decision, Verdict};
 
 /// The tunnel that a request over TLS goes through, in one policy.
@@ -35,6 +39,25 @@ impl Tunnel {
 }
 
 impl Outcome {
+    /// Returns the outcome of one flow, with exceptions in force.
+    pub(in crate::policy) fn of_point(
+        policy: &Policy,
+        point: &Point,
+        live: Option<InForce<'_>>,
+    ) -> Self {
+        let decide = || policy.decide_with(&point.query(), live);
+        if !point.request.as_ref().is_some_and(|request| request.tls) {
+            return Self::of(decide());
+        }
+        let tunnel = Query {
+            who: &point.who,
+            target: &point.target,
+            attempt: Attempt::Connect,
+        };
+        let tunnel = Tunnel::new(policy.decide_with(&tunnel, live));
+        Self::within(&tunnel, decide)
+    }
+
     /// The outcome of a tunnel, or of a request in plain HTTP.
     pub(super) fn of(decision: Decision) -> Self {
         Self {

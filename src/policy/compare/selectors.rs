@@ -91,7 +91,7 @@ impl<'r> Selectors<'r> {
     }
 
     /// Returns the exceptions in force.
-    pub(super) fn live(&self) -> Option<InForce<'r>> {
+    pub(in crate::policy) fn live(&self) -> Option<InForce<'r>> {
         self.excepting.as_ref().map(|it| it.live)
     }
 

@@ -1,9 +1,10 @@
 //! The tree of parts: sets of flows that the policies decide alike.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use serde::Serialize;
 
 use crate::name::{Host, Path, Target};
@@ -15,7 +16,7 @@ use crate::policy::pattern::{PortSet, TooComplex};
 use crate::policy::query::{Attempt, GroupSet, Query, TierId, Who};
 use crate::policy::regions::cell::{self, Cell};
 use crate::policy::regions::{Point, RequestDimension, anyone, default_ports, drop_overruled};
-use crate::policy::rule::Rule;
+use crate::policy::rule::{Ports, Rule};
 use crate::policy::verdict::{Decision, Mode, Verdict};
 
 use super::callers::Callers;
@@ -33,18 +34,24 @@ pub(in crate::policy) struct Space<'p> {
     callers: Callers<'p>,
     meanings: Meanings,
     /// Earlier splits of requests: the same rules split requests to the same hosts alike.
-    splits: RefCell<HashMap<SplitKey, Arc<[Cell]>>>,
+    splits: RefCell<HashMap<SplitKey, Arc<[Cell]>, FixedState>>,
 }
 
-/// The level, the hosts if they matter, whether requests are messages and to an endpoint, and the
-/// rules.
-type SplitKey = (
-    Level,
-    Option<usize>,
-    (bool, bool),
-    Vec<Vec<RuleId>>,
-    Vec<u32>,
-);
+/// The facts on which the cells of a split depend.
+#[derive(Debug, Eq, Hash, PartialEq)]
+struct SplitKey {
+    level: Level,
+    /// The index of the hosts, if they matter.
+    hosts: Option<usize>,
+    is_message: bool,
+    is_to_endpoint: bool,
+    /// The service that reads the requests, in each policy, if operations are split.
+    readers: Vec<Option<Box<str>>>,
+    /// For each policy, the rules with a condition by which this level is split.
+    rules: Vec<Vec<RuleId>>,
+    /// The selectors with such a condition.
+    selectors: Vec<u32>,
+}
 
 /// A set of flows that each policy decides alike.
 #[derive(Clone, Debug)]
@@ -63,6 +70,9 @@ pub(in crate::policy) struct Part {
     pub(in crate::policy) ports: PortSet,
     /// The listed MCP server that a message goes to, in each policy.
     servers: Vec<Option<Arc<str>>>,
+    /// Whether the requests have any action: no rule of the part distinguishes actions. The witness
+    /// has none then.
+    any_action: bool,
     /// For each policy, the rules that can decide some flow of the part.
     pub(in crate::policy) rules: Vec<Vec<RuleId>>,
     /// For each policy, the rules that deny networks, if the host is a name that may resolve into
@@ -92,6 +102,8 @@ enum Level {
 
 /// The level after [`Level::Message`].
 const PATH: Level = Level::Request(RequestDimension::Path);
+const ACTION: Level = Level::Request(RequestDimension::Action);
+const OPERATION: Level = Level::Request(RequestDimension::Operation);
 
 /// The kind of a flow.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -112,9 +124,37 @@ pub(in crate::policy) struct Parts<'s, 'p, K> {
     open: Vec<Part>,
     /// The remaining hosts, the next one last.
     hosts: Vec<usize>,
+    /// The number of branches that may still be made.
+    branches_left: usize,
+}
+
+/// The reason why parts are missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(in crate::policy) enum Incomplete {
+    /// A branch has too many patterns to compare. The parts of other branches follow.
+    #[error(transparent)]
+    Branch(#[from] TooComplex),
+    /// The bound on branches is reached. No part follows.
+    #[error("all that follows: there are too many differences")]
+    Rest,
+}
+
+impl From<Incomplete> for TooComplex {
+    fn from(_: Incomplete) -> Self {
+        Self
+    }
 }
 
 impl Level {
+    /// Whether a rule has a condition by which this level is split.
+    fn is_in(self, rule: &Rule) -> bool {
+        match self {
+            Self::Port => matches!(rule.to.ports, Ports::Listed(_)),
+            Self::Request(dimension) => dimension.is_in(rule),
+            _ => false,
+        }
+    }
+
     fn next(self) -> Self {
         match self {
             Self::Tier => Self::Subject,
@@ -146,8 +186,14 @@ impl<'p> Space<'p> {
         })
     }
 
-    /// Iterates over the parts. `keep` is called for each branch before a further split.
-    pub(in crate::policy) fn parts<K: Fn(&Part) -> bool>(&self, keep: K) -> Parts<'_, 'p, K> {
+    /// Iterates over the parts. `keep` is called for each branch before a further split. At most
+    /// `max_branches` branches are made: each set of hosts that `keep` accepts is one, and each
+    /// result of a split.
+    pub(in crate::policy) fn parts<K: Fn(&Part) -> bool>(
+        &self,
+        max_branches: usize,
+        keep: K,
+    ) -> Parts<'_, 'p, K> {
         let mut hosts: Vec<usize> = (0..self.hosts.sets.len()).collect();
         // In the order of names, so that the same policies have the same first witness.
         hosts.sort_by_cached_key(|at| {
@@ -159,6 +205,7 @@ impl<'p> Space<'p> {
             keep,
             open: Vec::new(),
             hosts,
+            branches_left: max_branches,
         }
     }
 
@@ -190,6 +237,7 @@ impl<'p> Space<'p> {
             },
             ports: PortSet::all(),
             servers: vec![None; self.policies.len()],
+            any_action: false,
             rules: set.rules.clone(),
             selectors,
             tunnels: Vec::new(),
@@ -280,17 +328,37 @@ impl<'p> Space<'p> {
     }
 
     fn split_key(&self, part: &Part) -> SplitKey {
-        let target = &part.witness.target;
-        let is_plain = |policy: &&Policy| {
-            let label = policy.label(target);
-            let splits = label.entry.is_some_and(|entry| !entry.splits.is_empty());
-            let is_place = policy.servers.all().any(|it| it.target.host == target.host);
-            !splits && !is_place && policy.service_of(target).is_none() && label.ports.is_empty()
+        let set = self.hosts.sets.get(part.hosts);
+        let is_plain = set.is_some_and(|set| set.is_plain(&self.policies));
+        let level = part.level;
+        let reader = |policy: &&Policy| {
+            let request = part.witness.request.as_ref()?;
+            let service = policy.reader_of(&part.witness.target, &request.path)?;
+            Some(Box::from(service))
         };
-        let hosts = (!self.policies.iter().all(is_plain)).then_some(part.hosts);
-        let message = (part.is_message(), part.is_to_endpoint());
-        let rules = [part.rules.as_slice(), &part.network_denies].concat();
-        (part.level, hosts, message, rules, part.selectors.clone())
+        let reads = level == OPERATION && !is_plain;
+        let read_by = self.policies.iter().filter(|_| reads);
+        let rules = part.rules.iter().zip(&part.network_denies);
+        let rules = self.policies.iter().zip(rules);
+        let rules = rules.map(|(policy, (rules, denies))| {
+            let splits = |id: &&RuleId| policy.rule(**id).is_some_and(|rule| level.is_in(rule));
+            let all = rules.iter().chain(denies);
+            all.filter(splits).copied().collect()
+        });
+        let splits = |at: &&u32| {
+            self.selectors
+                .rule(**at)
+                .is_some_and(|rule| level.is_in(rule))
+        };
+        SplitKey {
+            level,
+            hosts: (!is_plain).then_some(part.hosts),
+            is_message: part.is_message(),
+            is_to_endpoint: part.is_to_endpoint(),
+            readers: read_by.map(reader).collect(),
+            rules: rules.collect(),
+            selectors: part.selectors.iter().filter(splits).copied().collect(),
+        }
     }
 
     /// Returns the cells by which a part is split.
@@ -307,7 +375,17 @@ impl<'p> Space<'p> {
                 cells
             }
             PATH if part.is_to_endpoint() => vec![Cell::Any],
-            Level::Request(dimension) => dimension.cells(&self.policies, witness, &flat)?,
+            Level::Request(dimension) => {
+                let mut cells = dimension.cells(&self.policies, witness, &flat)?;
+                // The categories of a path are those of one host, and the cells may be for several:
+                // `at_path` compares them for each part.
+                for cell in &mut cells {
+                    if let Cell::Path { categories, .. } = cell {
+                        *categories = None;
+                    }
+                }
+                cells
+            }
             Level::Tier
             | Level::Subject
             | Level::Groups
@@ -326,9 +404,10 @@ impl<'p> Space<'p> {
         match (cell, part.level) {
             (Cell::Port(ports), _) => self.at_ports(&mut inner, ports)?,
             (_, PATH) => self.at_path(&mut inner),
+            (Cell::Any, ACTION) => inner.any_action = true,
             _ => {}
         }
-        if part.level >= Level::Request(RequestDimension::Action) && !self.is_possible(&inner) {
+        if part.level >= ACTION && !self.is_possible(&inner) {
             return None;
         }
         inner.level = inner.level_after();
@@ -511,10 +590,9 @@ impl<'p> Space<'p> {
                 return false;
             };
             let services = &policy.catalogue.services;
-            facts
-                .operation
-                .as_deref()
-                .is_none_or(|operation| services.may_do(service, operation, facts.action))
+            let acts = |action| part.any_action || facts.action == Some(action);
+            let operation = facts.operation.as_deref();
+            operation.is_none_or(|operation| services.may_do(service, operation, acts))
         };
         self.policies.iter().any(possible)
     }
@@ -638,27 +716,54 @@ impl Part {
     }
 }
 
+impl<K: Fn(&Part) -> bool> Parts<'_, '_, K> {
+    /// Counts branches. Ends the iteration if there are too many.
+    fn count(&mut self, branches: usize) -> Result<(), Incomplete> {
+        if let Some(left) = self.branches_left.checked_sub(branches) {
+            self.branches_left = left;
+            return Ok(());
+        }
+        self.open.clear();
+        self.hosts.clear();
+        Err(Incomplete::Rest)
+    }
+
+    /// Opens the part of all flows to a set of hosts.
+    fn open_hosts(&mut self, at: usize) -> Result<(), Incomplete> {
+        let whole = self.space.whole(at);
+        if let Some(whole) = whole.filter(|whole| (self.keep)(whole)) {
+            self.count(1)?;
+            self.open.push(whole);
+        }
+        Ok(())
+    }
+
+    /// Splits a part. Returns the part itself if it is split no further.
+    fn split(&mut self, part: Part) -> Result<Option<Part>, Incomplete> {
+        if part.level == Level::End {
+            return Ok(Some(part));
+        }
+        let parts = self.space.split(&part)?;
+        self.count(parts.len())?;
+        let kept = parts.into_iter().rev().filter(|part| (self.keep)(part));
+        self.open.extend(kept);
+        Ok(None)
+    }
+}
+
 impl<K: Fn(&Part) -> bool> Iterator for Parts<'_, '_, K> {
-    type Item = Result<Part, TooComplex>;
+    type Item = Result<Part, Incomplete>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Some(part) = self.open.pop() else {
-                let whole = self.space.whole(self.hosts.pop()?)?;
-                if (self.keep)(&whole) {
-                    self.open.push(whole);
-                }
-                continue;
+            let step = if let Some(part) = self.open.pop() {
+                self.split(part)
+            } else {
+                let at = self.hosts.pop()?;
+                self.open_hosts(at).map(|()| None)
             };
-            if part.level == Level::End {
-                return Some(Ok(part));
-            }
-            match self.space.split(&part) {
-                Ok(parts) => {
-                    let kept = parts.into_iter().rev().filter(|part| (self.keep)(part));
-                    self.open.extend(kept);
-                }
-                Err(error) => return Some(Err(error)),
+            if let Some(found) = step.transpose() {
+                return Some(found);
             }
         }
     }

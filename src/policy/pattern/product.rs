@@ -4,8 +4,11 @@
 //! through all states, one symbol at a time, shortest text first. One symbol represents all symbols
 //! that no pattern distinguishes, so the search is finite and its results are exact.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 
 use super::fold::Fold;
 use super::matching::Piece;
@@ -371,7 +374,8 @@ fn explore(
     let kind = patterns.first().map_or(Kind::Text, |pattern| pattern.kind);
     let symbols = symbols(patterns, kind);
     let start = State::start(patterns, kind);
-    let mut seen = HashMap::from([(start.clone(), 0)]);
+    let mut seen: HashSet<State, FixedState> = HashSet::default();
+    seen.insert(start.clone());
     // For each state, its predecessor and the symbol between.
     let mut steps: Vec<(usize, &str)> = vec![(0, "")];
     let mut queue = VecDeque::from([(start, 0)]);
@@ -392,10 +396,9 @@ fn explore(
             let Some(next) = state.step(patterns, symbol).filter(&keep) else {
                 continue;
             };
-            if seen.contains_key(&next) {
+            if !seen.insert(next.clone()) {
                 continue;
             }
-            seen.insert(next.clone(), steps.len());
             queue.push_back((next, steps.len()));
             steps.push((number, symbol));
         }

@@ -9,6 +9,7 @@ use crate::name::{Path, Target};
 use crate::policy::Action;
 use crate::policy::category::Category;
 use crate::policy::compiled::Policy;
+use crate::policy::conditions::NamedConditions;
 use crate::policy::facts::{McpCall, RequestFacts};
 use crate::policy::pattern::{Kind, Pattern, TooComplex};
 use crate::policy::rule::Rule;
@@ -45,6 +46,30 @@ impl RequestDimension {
         all.next()
     }
 
+    /// Whether a rule has a condition by which this dimension is split.
+    pub(in crate::policy) fn is_in(self, rule: &Rule) -> bool {
+        let does = &rule.does;
+        let named = |of: fn(&NamedConditions) -> &[Pattern]| {
+            let named = does.named.as_deref();
+            named.is_some_and(|named| !of(named).is_empty())
+        };
+        match self {
+            Self::Path => !does.paths.is_empty(),
+            Self::Method => !does.methods.is_empty(),
+            Self::Action => !does.actions.is_empty(),
+            Self::Operation => named(|it| &it.operations),
+            Self::Names(Name::Repository) => named(|it| &it.repositories),
+            Self::Names(Name::Package) => named(|it| &it.packages),
+            Self::Names(Name::Reference) => named(|it| &it.refs),
+            Self::Names(Name::McpMethod) => named(|it| &it.mcp_methods) || named(|it| &it.tools),
+            Self::Names(Name::Tool) => named(|it| &it.tools),
+            Self::Credentials => {
+                let unless = rule.unless.as_deref();
+                unless.is_some_and(|unless| !unless.credentials.is_empty())
+            }
+        }
+    }
+
     /// Returns the parts of the flows like a witness, as far as some rules of some policies
     /// distinguish them.
     pub(in crate::policy) fn cells(
@@ -57,7 +82,7 @@ impl RequestDimension {
             Self::Path => paths(policies, witness, rules)?,
             Self::Method => methods(rules)?,
             Self::Action => actions(rules),
-            Self::Operation => operations(policies, &witness.target, rules)?,
+            Self::Operation => operations(policies, witness, rules)?,
             Self::Names(name) => names(name, witness, rules)?,
             Self::Credentials => credentials(rules),
         })
@@ -159,7 +184,7 @@ fn actions(rules: &[&Rule]) -> Vec<Cell> {
 /// others.
 fn operations(
     policies: &[&Policy],
-    target: &Target,
+    witness: &Point,
     rules: &[&Rule],
 ) -> Result<Vec<Cell>, TooComplex> {
     let named = rules.iter().filter_map(|rule| rule.does.named.as_deref());
@@ -175,7 +200,9 @@ fn operations(
     let mut facts: Vec<RequestFacts> = Vec::new();
     for policy in policies {
         let services = &policy.catalogue.services;
-        let Some(service) = policy.service_of(target) else {
+        let path = witness.request.as_ref().map(|request| &request.path);
+        let service = path.and_then(|path| policy.reader_of(&witness.target, path));
+        let Some(service) = service else {
             continue;
         };
         let words = services.words(service).cloned().map(Arc::new);

@@ -5,6 +5,7 @@
 //! request. A request that matches none is a read if its method reads, otherwise a write: so a
 //! spelling that the file does not list is a write.
 
+mod example;
 mod fields;
 mod names;
 mod operation;
@@ -22,6 +23,7 @@ use crate::name::Path;
 
 use super::words::Words;
 use super::{Action, Category, RequestFacts, Seen};
+pub(super) use example::Head;
 use fields::Fields;
 use names::{FileForm, PackageForm};
 use operation::{Operation, Request};
@@ -192,13 +194,19 @@ impl Services {
         known.map(|service| &*service.name)
     }
 
-    /// Whether some request to a service may have an operation with that action. An operation that
-    /// only a body shows may have any action; an operation of another service has none.
-    pub(super) fn may_do(&self, service: &str, operation: &str, action: Option<Action>) -> bool {
+    /// Whether some request to a service may have an operation with an action that `acts` accepts.
+    /// An operation that only a body shows may have any action; an operation of another service has
+    /// none.
+    pub(super) fn may_do(
+        &self,
+        service: &str,
+        operation: &str,
+        acts: impl Fn(Action) -> bool,
+    ) -> bool {
         let all = self.with_included(service).flat_map(|of| &of.operations);
         let mut heads = all.filter(|it| *it.name == *operation).peekable();
         if heads.peek().is_some() {
-            return heads.any(|it| it.action.is_none() || it.action == action);
+            return heads.any(|it| it.action.is_none_or(&acts));
         }
         let is_field = |known: &str| {
             let front = known.strip_suffix('*');

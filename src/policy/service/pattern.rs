@@ -20,9 +20,9 @@ use super::fields::{Field, Fields};
 /// A pattern over a path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Pattern {
-    pieces: Box<[Piece]>,
+    pub(super) pieces: Box<[Piece]>,
     /// Captures of whole pieces.
-    groups: Box<[(Field, Range<usize>)]>,
+    pub(super) groups: Box<[(Field, Range<usize>)]>,
     /// The number of pieces that match one segment.
     single: usize,
     /// The minimum number of segments of the piece for several segments, if there is one.
@@ -45,8 +45,9 @@ impl<'a> Segments<'a> {
     }
 }
 
+/// One segment of a path, or any number of them.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Piece {
+pub(super) enum Piece {
     One(Segment),
     Many,
 }
@@ -55,14 +56,15 @@ enum Piece {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Segment {
     /// Begins with the last part of the earlier capture.
-    same: Option<Field>,
-    prefix: Box<str>,
-    hole: Option<Hole>,
-    suffix: Box<str>,
+    pub(super) same: Option<Field>,
+    pub(super) prefix: Box<str>,
+    pub(super) hole: Option<Hole>,
+    pub(super) suffix: Box<str>,
 }
 
+/// A part of a segment that may be any text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Hole {
+pub(super) enum Hole {
     Any,
     Into(Field),
 }
@@ -275,7 +277,7 @@ fn field(name: &str) -> Result<Field, String> {
 }
 
 /// Returns the name without its scope: `ui` of `@acme/ui`.
-fn last_part(text: &str) -> &str {
+pub(super) fn last_part(text: &str) -> &str {
     let text = text.rsplit('/').next().unwrap_or(text);
     text.rsplit("%2F").next().unwrap_or(text)
 }

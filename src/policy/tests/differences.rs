@@ -433,3 +433,22 @@ fn members_by_claim_and_by_certificate_name_are_differences() {
     assert_eq!(relation(&many(0), &many(0)), Relation::Equal);
     assert_eq!(relation(&many(0), &many(1)), Relation::Both);
 }
+
+/// Where no rule distinguishes actions, an operation has the action that its service gives it.
+#[test]
+fn an_operation_is_compared_without_a_rule_about_actions() {
+    let with = |operations: &str| {
+        compiled(&format!(
+            "[tiers]\norder = [\"only\"]\n[tier.only]\ndefault = \"deny\"\n\
+             [[rule]]\nid = \"forge\"\nverdict = \"allow\"\nto.hosts = [\"forge.example\"]\n\
+             does.operations = [{operations}]\ngrant.inspect = true\n"
+        ))
+    };
+    let found = difference(&with("\"fetch\""), &with("\"fetch\", \"push\""));
+    assert_eq!(found.relation, Relation::Wider, "{:#?}", found.changes);
+    let flow = &found.changes[0].witness.flow;
+    assert!(flow.starts_with("POST https://forge.example/"), "{flow}");
+    assert!(flow.contains("(write, operation push"), "{flow}");
+    let back = difference(&with("\"fetch\", \"push\""), &with("\"fetch\""));
+    assert_eq!(back.relation, Relation::Narrower, "{:#?}", back.changes);
+}

@@ -190,6 +190,99 @@ fn operations_and_actions_of_a_service_belong_together() {
     assert_eq!(messages(&inspected), [""; 0]);
 }
 
+const INSPECTED_FORGE: &str = "
+[[rule]]
+id = \"forge\"
+verdict = \"allow\"
+from.tiers = [\"standard\"]
+to.hosts = [\"forge.example\"]
+does.repositories = [\"acme/*\"]
+grant.inspect = true
+";
+
+/// Refs are in the body of a push, operations follow from method and path.
+#[test]
+fn the_witness_of_words_of_a_body_is_a_request_that_git_sends() {
+    let never = "[[never]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"forge.example\"]\n\
+                 does.refs = [\"main\"]\nverdict = \"allow\"\n";
+    let found = broken(&format!("{INSPECTED_FORGE}{never}"));
+    let message = &found[0].0;
+    assert!(
+        message.contains("reach POST https://forge.example/acme/"),
+        "{found:?}"
+    );
+    assert!(
+        message.contains("/git-receive-pack (write, operation push"),
+        "{found:?}"
+    );
+    assert!(message.contains("ref refs/heads/main"), "{found:?}");
+    assert_eq!(found[0].1, "it says never `allow`");
+}
+
+#[test]
+fn the_witness_of_an_operation_has_its_method_and_path() {
+    let rules = "[[destination]]\ncategory = \"plugin\"\nhosts = [\"npm.example\"]\n\
+                 service = \"npm\"\n[[rule]]\nid = \"npm\"\nverdict = \"allow\"\n\
+                 from.tiers = [\"standard\"]\nto.hosts = [\"npm.example\"]\ngrant.inspect = true\n";
+    let never = |does: &str| {
+        format!(
+            "{rules}[[never]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"npm.example\"]\n\
+             {does}verdict = \"allow\"\n"
+        )
+    };
+    let found = messages(&never("does.operations = [\"unpublish\"]\n"));
+    assert!(
+        found[0].contains("reach DELETE https://npm.example/"),
+        "{found:?}"
+    );
+    assert!(found[0].contains("operation unpublish"), "{found:?}");
+    let found = messages(&never("does.actions = [\"write\"]\n"));
+    assert!(!found[0].contains("reach GET"), "{found:?}");
+}
+
+/// `create` is a push of a new branch: the rule for pushes allows it.
+#[test]
+fn an_operation_below_another_counts_where_only_the_category_names_the_service() {
+    let rule = "[[rule]]\nid = \"forge\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+                to.hosts = [\"forge.example\"]\ndoes.operations = [\"push\"]\ngrant.inspect = true\n";
+    let never = "[[never]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"forge.example\"]\n\
+                 does.operations = [\"create\"]\nverdict = \"allow\"\n";
+    let found = messages(&format!("{rule}{never}"));
+    assert!(found[0].contains("operation create"), "{found:?}");
+    assert!(found[0].contains("/git-receive-pack"), "{found:?}");
+}
+
+/// The two hosts have the same rules, and only the second one the category of the rule.
+#[test]
+fn hosts_of_different_categories_are_proved_apart() {
+    let text = "[tiers]\norder = [\"only\"]\n[tier.only]\ndefault = \"deny\"\nopaque = \"deny\"\n\
+                [[destination]]\ncategory = \"webfetch\"\nhosts = [\"b.example\"]\n\
+                [[rule]]\nid = \"web\"\nverdict = \"allow\"\nto.hosts = [\"a.example\", \"b.example\"]\n\
+                to.ports = [80]\nto.categories = [\"webfetch\"]\ndoes.methods = [\"GET\"]\n\
+                [[never]]\nto.hosts = [\"a.example\", \"b.example\"]\nto.ports = [80]\n\
+                does.methods = [\"GET\"]\nverdict = \"allow\"\n";
+    let found = invariant_findings(&read(text), &compiled(text));
+    let messages: Vec<&str> = found.iter().map(|it| &*it.message).collect();
+    let said =
+        "`[[never]]` does not hold: callers in tier only reach GET http://b.example/ (read) by web";
+    assert_eq!(messages, [said]);
+}
+
+#[test]
+fn a_finding_says_where_no_request_with_its_facts_is_known() {
+    let rules = "[[destination]]\ncategory = \"plugin\"\nhosts = [\"npm.example\"]\n\
+                 service = \"npm\"\n[[rule]]\nid = \"ping\"\nverdict = \"allow\"\n\
+                 from.tiers = [\"standard\"]\nto.hosts = [\"npm.example\"]\n\
+                 does.paths = [\"/-/ping\"]\ngrant.inspect = true\n";
+    let never = "[[never]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"npm.example\"]\n\
+                 does.operations = [\"unpublish\"]\nverdict = \"allow\"\n";
+    let found = broken(&format!("{rules}{never}"));
+    assert!(
+        found[0].1.starts_with("no method and path are known"),
+        "{found:?}"
+    );
+}
+
 #[test]
 fn always_names_a_flow_that_has_another_verdict() {
     let text = "[[always]]\nfrom.tiers = [\"restricted\"]\nto.hosts = [\"x.example\"]\n\
