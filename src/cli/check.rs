@@ -1,19 +1,24 @@
 //! `tidegate check`: validates a configuration and summarises it.
 
+mod due;
 mod github;
+mod unmatched;
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::app::Loaded;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::diag::{Diagnostic, Severity};
-use crate::policy::{Policy, Unenforced, reach_findings};
+use crate::policy::{Policy, Unenforced, built_in, reach_findings, relay_findings};
 
 use super::admin::{self, Running};
 use super::{Answer, load, parents, print, unseen};
+use due::OldEntry;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
@@ -27,6 +32,10 @@ pub(super) struct Check {
     /// Fail also on warnings, and on rules that a tier does not enforce.
     #[arg(long)]
     strict: bool,
+    /// Name the rules that decided no flow in the last 30 days of these records (packed or not, `-` for
+    /// standard input).
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    records: Vec<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -45,34 +54,63 @@ enum Format {
 impl Check {
     pub(super) fn perform(self) -> Answer {
         let named = self.config.as_deref().or(self.file.as_deref());
+        let now = Clock::system().now();
         let mut loaded = Loaded::discovered(&load::find(named, self.json));
-        let mut unenforced = Vec::new();
-        if let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy) {
-            let (reach, escapes) = reach_findings(&config.policy, policy);
-            loaded.findings.extend(reach);
-            loaded.findings.extend(parents::unjudged(config));
-            unenforced = escapes;
+        let unenforced = match self.advise(&mut loaded, now) {
+            Ok(unenforced) => unenforced,
+            Err((answer, message)) => {
+                print::err(&format!("tidegate: {message}\n"));
+                return answer;
+            }
+        };
+        self.print(&loaded, &unenforced, &due::old_entries(&built_in(), now));
+        let is_clean = loaded.findings.is_empty() && unenforced.is_empty();
+        match &loaded.policy {
+            None => Answer::Wrong,
+            Some(_) if self.strict => Answer::whether(is_clean),
+            Some(_) => Answer::Yes,
         }
+    }
+
+    /// Adds the findings that only this command makes, for a configuration that loads. Returns the
+    /// rules that tunnels bypass.
+    fn advise(
+        &self,
+        loaded: &mut Loaded,
+        now: Timestamp,
+    ) -> Result<Vec<Unenforced>, (Answer, String)> {
+        let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy) else {
+            return Ok(Vec::new());
+        };
+        let (mut found, unenforced) = reach_findings(&config.policy, policy);
+        found.extend(parents::unjudged(config));
+        found.extend(relay_findings(&config.policy, policy));
+        found.extend(due::findings(loaded, config, now));
+        if !self.records.is_empty() {
+            found.extend(unmatched::findings(&self.records, config, now)?);
+        }
+        loaded.findings.extend(found);
+        Ok(unenforced)
+    }
+
+    fn print(&self, loaded: &Loaded, unenforced: &[Unenforced], old: &[OldEntry]) {
         let address = match &loaded.config {
             Some(config) => config.listen.admin.clone(),
             None => Some(admin::default_address()),
         };
         let running = address.as_ref().and_then(admin::running);
         if self.json {
-            print::json(&as_json(&loaded, &unenforced, running.as_ref()));
+            print::json(&as_json(loaded, unenforced, old, running.as_ref()));
         } else if let Some(Format::Github) = self.format {
-            print::out(&github::annotations(&loaded.findings, &unenforced));
+            print::out(&github::annotations(&loaded.findings, unenforced));
         } else {
             loaded.show();
-            print::out(&not_enforced(&unenforced));
-            print::out(&summary(&loaded, running.as_ref()));
-            print::out(&loaded.policy.as_ref().map(unlabelled).unwrap_or_default());
-        }
-        let is_clean = loaded.findings.is_empty() && unenforced.is_empty();
-        match &loaded.policy {
-            None => Answer::Wrong,
-            Some(_) if self.strict => Answer::whether(is_clean),
-            Some(_) => Answer::Yes,
+            print::out(&not_enforced(unenforced));
+            print::out(&summary(loaded, running.as_ref()));
+            if let Some(policy) = &loaded.policy {
+                print::out(&unlabelled(policy));
+                print::out(&due::old_entries_line(old));
+            }
         }
     }
 }
@@ -199,7 +237,12 @@ fn gate(loaded: &Loaded, running: Option<&Running>) -> String {
     format!("{has}{stale}\n              {next}\n")
 }
 
-fn as_json(loaded: &Loaded, unenforced: &[Unenforced], running: Option<&Running>) -> Value {
+fn as_json(
+    loaded: &Loaded,
+    unenforced: &[Unenforced],
+    old: &[OldEntry],
+    running: Option<&Running>,
+) -> Value {
     let mut value = json!({
         "ok": loaded.policy.is_some(),
         "findings": loaded.findings.iter().map(finding).collect::<Vec<_>>(),
@@ -218,6 +261,8 @@ fn as_json(loaded: &Loaded, unenforced: &[Unenforced], running: Option<&Running>
         object.insert("trials".into(), json!(policy.trial_count()));
         object.insert("unlabelled".into(), json!(policy.unlabelled().hosts));
         object.insert("unseen_telemetry".into(), json!(unseen::telemetry(policy)));
+        let old: Vec<&str> = old.iter().map(|entry| &*entry.host).collect();
+        object.insert("old_catalogue_entries".into(), json!(old));
     }
     value
 }
@@ -268,7 +313,7 @@ mod tests {
 
     #[test]
     fn the_built_in_policy_loads_and_says_what_it_is() {
-        let loaded = Loaded::new(None, &crate::policy::built_in());
+        let loaded = Loaded::new(None, &built_in());
         let said = summary(&loaded, None);
         assert!(said.contains("result        it loads\n"), "{said}");
         assert!(said.contains("standard"), "{said}");
@@ -277,12 +322,29 @@ mod tests {
                 .all(|line| line.chars().count() <= print::WIDTH),
             "{said}"
         );
-        assert_eq!(as_json(&loaded, &[], None).get("ok"), Some(&json!(true)));
+        assert_eq!(
+            as_json(&loaded, &[], &[], None).get("ok"),
+            Some(&json!(true))
+        );
+    }
+
+    #[test]
+    fn an_upstream_that_no_flow_uses_is_found() {
+        let codes = |more: &str| -> Vec<&str> {
+            let text = format!("[upstream.internal]\nmin-version = \"1.3\"\n{more}");
+            let config = crate::config::load_text("a.toml".as_ref(), &text)
+                .0
+                .unwrap();
+            let (_, found) = crate::policy::compile(&config.policy, &built_in());
+            found.iter().map(|it| it.code).collect()
+        };
+        assert_eq!(codes(""), ["unused-upstream"]);
+        assert_eq!(codes("hosts = [\"internal.example.net\"]\n"), [""; 0]);
     }
 
     #[test]
     fn a_gate_is_compared_with_what_was_checked() {
-        let loaded = Loaded::new(None, &crate::policy::built_in());
+        let loaded = Loaded::new(None, &built_in());
         let digest = loaded.config.as_ref().unwrap().digest.clone();
         assert!(gate(&loaded, Some(&running(&digest, false))).contains("has this configuration"));
         let other = gate(&loaded, Some(&running("ab", true)));
@@ -293,15 +355,12 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_a_finding() {
-        let loaded = Loaded::new(
-            Some("/nowhere/tidegate.toml".as_ref()),
-            &crate::policy::built_in(),
-        );
+        let loaded = Loaded::new(Some("/nowhere/tidegate.toml".as_ref()), &built_in());
         assert!(loaded.policy.is_none());
         let said = summary(&loaded, Some(&running("ab", false)));
         assert!(said.contains("1 error: it does not load"), "{said}");
         assert!(said.contains("a reload keeps that"), "{said}");
-        let value = as_json(&loaded, &[], None);
+        let value = as_json(&loaded, &[], &[], None);
         assert_eq!(value.get("ok"), Some(&json!(false)));
         assert_eq!(value.pointer("/findings/0/severity"), Some(&json!("error")));
     }

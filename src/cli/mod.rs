@@ -257,6 +257,7 @@ mod tests {
             "check tidegate.toml --json",
             "check --config tidegate.toml --json",
             "check tidegate.toml --strict --format github",
+            "check tidegate.toml --records decisions.jsonl decisions.jsonl.1.gz - --json",
             "test tidegate.toml --json",
             "test --config tidegate.toml",
             "test add --from 0195f3c2 --expect deny",

@@ -18,5 +18,6 @@ pub use path::{Path, PathError};
 pub use special::{SpecialName, special, special_suffixes};
 pub use suffix::{
     is_of_shared_domain, is_public_suffix, is_relay, is_shared_domain, registrable_domain,
+    relay_within,
 };
 pub use target::{Target, TargetError, Url};

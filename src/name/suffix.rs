@@ -39,6 +39,23 @@ pub fn is_relay(name: &HostName) -> bool {
     })
 }
 
+/// Returns the first relay ([`is_relay`]) that a host pattern (`name`, or `*.name` for the names below it)
+/// reaches, as the list writes it.
+pub fn relay_within(pattern: &str) -> Option<&'static str> {
+    let below = pattern.strip_prefix("*.");
+    let name = HostName::from_unicode(below.unwrap_or(pattern)).ok()?;
+    let is_within = |line: &&str| {
+        let relay = line.trim_start_matches("*.");
+        let is_below = || {
+            let around = relay.strip_suffix(name.as_str());
+            around.is_some_and(|around| around.ends_with('.'))
+        };
+        let around = line.starts_with("*.") && name.suffixes().any(|suffix| suffix == relay);
+        around || below.is_none() && relay == name.as_str() || below.is_some() && is_below()
+    };
+    entries(RELAYS).find(is_within)
+}
+
 /// Returns the lines of the list.
 fn shared_domains() -> impl Iterator<Item = &'static str> {
     entries(SHARED)
@@ -65,6 +82,29 @@ pub fn registrable_domain(name: &HostName) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_reaches_the_relays_that_it_names_or_that_lie_below_it() {
+        for (pattern, relay) in [
+            ("bit.ly", "bit.ly"),
+            ("*.google.com", "translate.google.com"),
+            ("*.pastebin.com", "*.pastebin.com"),
+            ("raw.pastebin.com", "*.pastebin.com"),
+            ("a.translate.goog", "*.translate.goog"),
+        ] {
+            assert_eq!(relay_within(pattern), Some(relay), "{pattern}");
+        }
+        for pattern in [
+            "*.bit.ly",
+            "a.bit.ly",
+            "notbit.ly",
+            "example.com",
+            "*.example.com",
+            "10.0.0.0/8",
+        ] {
+            assert_eq!(relay_within(pattern), None, "{pattern}");
+        }
+    }
 
     fn name(text: &str) -> HostName {
         HostName::from_unicode(text).unwrap()
