@@ -6,13 +6,14 @@ mod shown;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use jiff::civil::Date;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kit::until;
-use crate::walkthrough::{Desk, walk};
+use crate::walkthrough::{Desk, differences};
 
 use company::Company;
-use shown::Ids;
+use shown::{Ids, on_one_day, today};
 
 /// The addresses of the reader's gate, as the manual shows them.
 const GATE: &str = "127.0.0.1:3128";
@@ -27,11 +28,11 @@ struct Machine {
 }
 
 impl Machine {
-    fn new() -> Self {
+    fn new(today: Date) -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
             company: Company::new(),
-            ids: Ids::default(),
+            ids: Ids::new(today),
         }
     }
 
@@ -110,5 +111,7 @@ impl Drop for Machine {
 
 #[test]
 fn a_policy_change_goes_from_pull_request_to_production_as_printed() {
-    walk("policy_walkthrough.md", &mut Machine::new());
+    let chapter = "policy_walkthrough.md";
+    let wrong = on_one_day(today, |day| differences(chapter, &mut Machine::new(day)));
+    assert!(wrong.is_empty(), "{chapter} prints otherwise:\n\n{wrong}");
 }
