@@ -83,6 +83,12 @@ pub struct Recorded<'a> {
     /// The session.
     #[serde(borrow, rename = "session.id")]
     pub session: Option<Text<'a>>,
+    /// The session that this one is a child of, which has the evidence.
+    #[serde(borrow, rename = "tidegate.session.root")]
+    pub session_root: Option<Text<'a>>,
+    /// The evidence of the session: `token`, `certificate`, `username` …
+    #[serde(borrow, rename = "tidegate.session.evidence")]
+    pub session_evidence: Option<Text<'a>>,
     /// The tool of the agent, as its hook reported it.
     #[serde(borrow, rename = "tidegate.tool.name")]
     pub tool: Option<Text<'a>>,
@@ -134,6 +140,9 @@ pub struct Recorded<'a> {
     /// `connect`, `http`, `captured`, `dns`.
     #[serde(borrow, rename = "network.protocol.name")]
     pub protocol: Option<Text<'a>>,
+    /// The client program, as it names itself.
+    #[serde(borrow, rename = "user_agent.original")]
+    pub user_agent: Option<Text<'a>>,
     /// The method.
     #[serde(borrow, rename = "http.request.method")]
     pub method: Option<Text<'a>>,

@@ -1,16 +1,20 @@
 //! `tidegate promote`: proposes, from records, the smallest change after which an observing tier or
 //! rule can be enforced.
 
+mod label;
 mod proposal;
 mod readiness;
 mod render;
+mod rule;
+mod trials;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::app::Loaded;
 use crate::config::Config;
-use crate::diag;
-use crate::policy::Policy;
+use crate::diag::{self, Diagnostic};
+use crate::policy::{Change, Policy, difference};
 use crate::replay::{Line, Needs, Scope, each_line};
 
 use super::{Answer, edit, load, print, records};
@@ -42,6 +46,45 @@ pub(super) struct Promote {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Removes the labels by which some flow passes that the rules alone refuse: callers choose what labels
+/// are made of. The label of a host has no effect on other hosts, so each is compared alone.
+fn drop_wide_labels(
+    proposal: &mut Proposal<'_>,
+    compile: &impl Fn(&str) -> Result<(Config, Policy), Vec<Diagnostic>>,
+) {
+    let rules = proposal.rules_text();
+    let without = compile(&rules);
+    proposal.labels.retain(|label| {
+        let with = compile(&format!("{}\n{rules}", label.text()));
+        let (Ok((_, without)), Ok((_, with))) = (&without, &with) else {
+            return false;
+        };
+        let found = difference(without, with);
+        let passes_more = |it: &Change| it.after.verdict < it.before.verdict;
+        found.not_compared.is_empty() && !found.changes.iter().any(passes_more)
+    });
+}
+
+/// Returns a host that the proposal allows without naming it.
+fn allowed_besides(proposal: &Proposal<'_>, before: &Policy, after: &Policy) -> Option<String> {
+    let mut named: BTreeSet<&str> = BTreeSet::new();
+    for rule in &proposal.rules {
+        named.extend(rule.hosts());
+    }
+    let found = difference(before, after);
+    let widens = found.changes.iter();
+    let mut widens = widens.filter(|it| it.after.verdict < it.before.verdict);
+    widens.find_map(|change| {
+        let mut hosts = change.hosts.iter();
+        let other = hosts.find(|host| !named.contains(host.as_str())).cloned();
+        other.or_else(|| {
+            change
+                .other_hosts
+                .then(|| "hosts that no rule names".to_owned())
+        })
+    })
 }
 
 impl Promote {
@@ -80,20 +123,31 @@ impl Promote {
             "" => before.clone(),
             rules => edit::at_end(&before, rules),
         };
-        let compile = |rules: &str| edit::compile(&path, &with(rules));
+        let compile = |tables: &str| edit::compile(&path, &with(tables));
         if compile(&proposal.text()).is_err() {
-            proposal.retain(|rule| compile(rule).is_ok());
+            proposal.retain(|tables| compile(tables).is_ok());
         }
+        drop_wide_labels(&mut proposal, &compile);
         let after = with(&proposal.text());
-        edit::compile(&path, &after).map_err(|findings| {
+        let (_, promoted) = compile(&proposal.text()).map_err(|findings| {
             print::err(&diag::render(&findings, print::colour()));
             let message = "the proposal does not hold as it is: nothing was written";
             (Answer::Failed, message.to_owned())
         })?;
+        if let Some(host) = allowed_besides(&proposal, &policy, &promoted) {
+            let message = format!("the proposal would also allow {host}: nothing was written");
+            return Err((Answer::Failed, message));
+        }
         if self.json {
-            print::json(&render::as_json(&needs, &proposal, &config));
+            print::json(&render::as_json(&needs, &proposal, &config, &policy));
         } else {
-            print::out(&render::text(&needs, &proposal, &config, &before, &after));
+            print::out(&render::text(
+                &needs,
+                &proposal,
+                &config,
+                &policy,
+                [&before, &after],
+            ));
         }
         self.write(&config, &before, &after)
     }

@@ -1,7 +1,6 @@
 //! Decides which needs become rules, and which ones a person has to examine.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use crate::config::Config;
@@ -10,53 +9,31 @@ use crate::policy::source::Destination;
 use crate::policy::{Catalogue, Policy};
 use crate::replay::{Does, Need, Needs, Seen};
 
-use super::super::edit;
+use super::label::Label;
+use super::rule::{Key, Proposed};
+use super::trials::trials;
 
-/// Maximum number of repositories in a rule; with more, the rule names only the tier.
-const MAX_REPOSITORIES: usize = 8;
-/// Maximum number of examples of a rule.
-const MAX_EXAMPLES: usize = 5;
+/// Maximum number of proposed rules. A person reads each of them.
+const MAX_RULES: usize = 40;
+/// The category that is left denied without a rule: agents work without it.
+const TELEMETRY: &str = "telemetry";
+
+/// A need with its flows.
+pub(super) type Found<'n> = (&'n Need, &'n Seen);
 
 /// The result for all needs.
 #[derive(Debug, Default)]
 pub(super) struct Proposal<'n> {
-    /// The proposed rules.
+    /// The proposed rules, those that most sessions need first.
     pub(super) rules: Vec<Proposed<'n>>,
-    /// Needs that a rule of the policy refuses on purpose, and which.
-    pub(super) left_denied: Vec<(&'n Need, &'n Seen)>,
+    /// The proposed labels of hosts that the policy does not name.
+    pub(super) labels: Vec<Label>,
+    /// Tests of the flows, in TOML.
+    pub(super) trials: Vec<String>,
+    /// Needs that the policy refuses on purpose, or that agents do not need.
+    pub(super) left_denied: Vec<Found<'n>>,
     /// Needs that a person has to examine, with the reasons.
     pub(super) to_look_at: Vec<(&'n Need, &'n Seen, Vec<&'static str>)>,
-}
-
-/// A proposed rule.
-#[derive(Debug)]
-pub(super) struct Proposed<'n> {
-    pub(super) id: String,
-    key: Key,
-    pub(super) needs: Vec<(&'n Need, &'n Seen)>,
-    /// Unrecorded hosts that the catalogue groups with these hosts.
-    pub(super) companions: Vec<String>,
-}
-
-/// The facts that the needs of one rule have in common.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Key {
-    tier: String,
-    repositories: Vec<String>,
-    category: String,
-    ecosystem: Option<String>,
-    /// The host, unless the catalogue groups it with others.
-    host: Option<String>,
-    port: u16,
-    /// The request facts, if the requests are seen.
-    request: Option<Done>,
-}
-
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-struct Done {
-    service: Option<String>,
-    action: Option<String>,
-    server: Option<String>,
 }
 
 impl<'n> Proposal<'n> {
@@ -68,9 +45,9 @@ impl<'n> Proposal<'n> {
         catalogue: &Catalogue,
     ) -> Self {
         let mut proposal = Self::default();
-        let mut groups: BTreeMap<Key, Vec<(&Need, &Seen)>> = BTreeMap::new();
+        let mut groups: BTreeMap<Key, Vec<Found<'n>>> = BTreeMap::new();
         for (need, seen) in needs.all() {
-            if is_denied(need) {
+            if is_denied(need) || seen.category == TELEMETRY {
                 proposal.left_denied.push((need, seen));
                 continue;
             }
@@ -82,44 +59,80 @@ impl<'n> Proposal<'n> {
                 proposal.to_look_at.push((need, seen, doubts));
             }
         }
-        let mut taken: BTreeSet<String> = config
-            .policy
-            .rules
-            .iter()
+        let written = config.policy.rules.iter();
+        let mut taken: BTreeSet<String> = written
             .map(|rule| rule.value.id.get_ref().clone())
             .collect();
-        for (key, needs) in groups {
+        for (key, needs) in merged(groups) {
             let companions = companions(&key, &needs, policy, catalogue);
-            let id = id_of(&key, &needs, &mut taken);
-            proposal.rules.push(Proposed {
-                id,
-                key,
-                needs,
-                companions,
-            });
+            let id = key.id(&needs, &mut taken);
+            let rule = Proposed::new(id, key, needs, companions);
+            if rule.has_many_names() {
+                proposal.examine(
+                    rule,
+                    "many names of repositories, refs or packages: write a pattern",
+                );
+            } else {
+                proposal.rules.push(rule);
+            }
         }
+        proposal.bound();
+        proposal.labels = Label::all(&proposal.rules, policy, catalogue);
+        proposal.trials = trials(&proposal);
         proposal
     }
 
-    /// Keeps the rules whose text fits the configuration; the needs of the others are for a person.
+    /// Keeps the rules that most sessions need.
+    fn bound(&mut self) {
+        self.rules.sort_by_key(|rule| {
+            let sessions = rule.needs.iter().map(|(_, seen)| seen.sessions());
+            (std::cmp::Reverse(sessions.max()), rule.id.clone())
+        });
+        for rule in self.rules.split_off(self.rules.len().min(MAX_RULES)) {
+            self.examine(
+                rule,
+                "a later run proposes it: this one has as many rules as one review takes",
+            );
+        }
+    }
+
+    /// Leaves the needs of a rule to a person.
+    fn examine(&mut self, rule: Proposed<'n>, why: &'static str) {
+        let needs = rule.needs.into_iter();
+        let needs = needs.map(|(need, seen)| (need, seen, vec![why]));
+        self.to_look_at.extend(needs);
+    }
+
+    /// Keeps the rules whose text fits the configuration, then the labels and tests that fit it with
+    /// these rules. The needs of the other rules are for a person.
     pub(super) fn retain(&mut self, fits: impl Fn(&str) -> bool) {
-        let rules = std::mem::take(&mut self.rules);
-        for rule in rules {
+        for rule in std::mem::take(&mut self.rules) {
             if fits(&rule.text()) {
                 self.rules.push(rule);
                 continue;
             }
             let why = "a rule for it does not load, or its example is decided otherwise";
-            let needs = rule.needs.into_iter();
-            self.to_look_at
-                .extend(needs.map(|(need, seen)| (need, seen, vec![why])));
+            self.examine(rule, why);
         }
+        let rules = self.rules_text();
+        let fits = |table: &str| fits(&format!("{rules}\n{table}"));
+        self.labels.retain(|label| fits(&label.text()));
+        self.trials = trials(self);
+        self.trials.retain(|trial| fits(trial));
     }
 
     /// Returns the tables of all rules.
-    pub(super) fn text(&self) -> String {
+    pub(super) fn rules_text(&self) -> String {
         let rules: Vec<String> = self.rules.iter().map(Proposed::text).collect();
         rules.join("\n")
+    }
+
+    /// Returns all tables: labels, rules, trials.
+    pub(super) fn text(&self) -> String {
+        let labels = self.labels.iter().map(Label::text);
+        let rules = self.rules.iter().map(Proposed::text);
+        let tables: Vec<String> = labels.chain(rules).chain(self.trials.clone()).collect();
+        tables.join("\n")
     }
 
     /// Returns the number of flows that the rules allow, on some days.
@@ -130,6 +143,26 @@ impl<'n> Proposal<'n> {
             .map(|(_, flows)| flows)
             .sum()
     }
+
+    /// Whether a need has a rule, or is left denied.
+    pub(super) fn settles(&self, need: &Need) -> bool {
+        let needs = self.rules.iter().flat_map(|rule| &rule.needs);
+        let mut settled = needs.chain(&self.left_denied);
+        settled.any(|(it, _)| *it == need)
+    }
+}
+
+/// Merges needs that differ in one name alone: a rule with several names in two conditions would
+/// allow pairs of names that were not seen.
+fn merged<'n>(groups: BTreeMap<Key, Vec<Found<'n>>>) -> BTreeMap<Key, Vec<Found<'n>>> {
+    let mut merged: BTreeMap<Key, Vec<Found<'n>>> = BTreeMap::new();
+    for (key, needs) in groups {
+        merged
+            .entry(key.without_one_name(&needs))
+            .or_default()
+            .extend(needs);
+    }
+    merged
 }
 
 /// Whether a rule, a list or the floor refuses the need on purpose: a proposal does not undo
@@ -155,7 +188,7 @@ fn doubts(need: &Need, seen: &Seen) -> Vec<&'static str> {
             doubts.push("names there belong to unrelated customers");
         }
     }
-    if seen.flows == 1 || (seen.sessions() <= 1 && seen.days.len() <= 1) {
+    if seen.sessions() <= 1 {
         doubts.push("seen in one session only");
     }
     if seen.after_fetch * 2 >= seen.flows {
@@ -183,44 +216,23 @@ fn doubts(need: &Need, seen: &Seen) -> Vec<&'static str> {
 /// Returns the names that callers choose, and that a rule would read as patterns.
 fn names<'n>(need: &'n Need, seen: &'n Seen) -> impl Iterator<Item = &'n String> {
     let request = need.request.iter();
-    let named = request.flat_map(|it| [&it.operation, &it.repository, &it.tool]);
+    let named = request.flat_map(|it| {
+        [
+            &it.operation,
+            &it.repository,
+            &it.tool,
+            &it.reference,
+            &it.package,
+        ]
+    });
     named.flatten().chain(&seen.repositories)
-}
-
-impl Key {
-    fn of(need: &Need, seen: &Seen, catalogue: &Catalogue) -> Self {
-        let ecosystem = ecosystem(&need.host, catalogue);
-        let few = seen.unverified == 0 && seen.repositories.len() <= MAX_REPOSITORIES;
-        let repositories = seen.repositories.iter().filter(|_| few).cloned();
-        Self {
-            tier: need.tier.clone(),
-            repositories: repositories.collect(),
-            category: seen.category.clone(),
-            host: ecosystem.is_none().then(|| need.host.clone()),
-            ecosystem,
-            port: need.port,
-            request: need.request.as_ref().map(|done| Done {
-                service: done.service.clone(),
-                action: done.action.clone(),
-                server: done.server.clone(),
-            }),
-        }
-    }
-}
-
-/// Returns the package ecosystem of a host, from the catalogue.
-fn ecosystem(host: &str, catalogue: &Catalogue) -> Option<String> {
-    let files = catalogue.files.iter();
-    let mut all = files.flat_map(|(_, file)| &file.destination);
-    let found = all.find(|it| it.names().any(|name| name == host));
-    found?.ecosystem.clone()
 }
 
 /// Returns hosts that the catalogue groups with some hosts, and that the policy does not allow yet:
 /// second hops, which a cache may have hidden.
 fn companions(
     key: &Key,
-    needs: &[(&Need, &Seen)],
+    needs: &[Found<'_>],
     policy: &Policy,
     catalogue: &Catalogue,
 ) -> Vec<String> {
@@ -245,146 +257,4 @@ fn companions(
     let mut missing: Vec<String> = names.into_iter().collect();
     missing.retain(|name| !name.starts_with('*') && !is_seen(name) && !passes(name));
     missing
-}
-
-/// Returns an unused id: of the host, or of the ecosystem.
-fn id_of(key: &Key, needs: &[(&Need, &Seen)], taken: &mut BTreeSet<String>) -> String {
-    let first = needs.first().map_or("", |(need, _)| &need.host);
-    let of = key.ecosystem.as_deref().unwrap_or(first);
-    let plain = |letter: char| match letter {
-        letter if letter.is_ascii_alphanumeric() => letter.to_ascii_lowercase(),
-        _ => '-',
-    };
-    let action = key.request.as_ref().and_then(|it| it.action.as_deref());
-    let action = action
-        .map(|action| format!("-{action}"))
-        .unwrap_or_default();
-    let base: String = of.chars().map(plain).take(50).collect();
-    let base = format!("seen-{base}{action}-{}", key.tier);
-    let mut id = base.clone();
-    for number in 2.. {
-        if taken.insert(id.clone()) {
-            break;
-        }
-        id = format!("{base}-{number}");
-    }
-    id
-}
-
-impl Proposed<'_> {
-    /// Returns the hosts that the rule allows.
-    pub(super) fn hosts(&self) -> BTreeSet<&str> {
-        self.needs.iter().map(|(need, _)| &*need.host).collect()
-    }
-
-    /// Returns the number of flows that the rule allows.
-    pub(super) fn flows(&self) -> u64 {
-        self.needs.iter().map(|(_, seen)| seen.flows).sum()
-    }
-
-    /// Returns the tier of the rule.
-    pub(super) fn tier(&self) -> &str {
-        &self.key.tier
-    }
-
-    /// Returns the table.
-    pub(super) fn text(&self) -> String {
-        let key = &self.key;
-        let mut text = String::from("[[rule]]\n");
-        let mut line = |rest: String| {
-            let _ = writeln!(text, "{rest}");
-        };
-        line(format!("id = {}", edit::quoted(&self.id)));
-        line("verdict = \"allow\"".to_owned());
-        line(format!("from.tiers = {}", edit::list([&key.tier])));
-        if !key.repositories.is_empty() {
-            line(format!(
-                "from.repositories = {}",
-                edit::list(&key.repositories)
-            ));
-        }
-        let server = key.request.as_ref().and_then(|it| it.server.as_ref());
-        // A listed MCP server determines its host and port.
-        if server.is_none() {
-            line(format!("to.hosts = {}", edit::list(self.hosts())));
-            if key.port != 443 || key.request.is_some() {
-                line(format!("to.ports = [{}]", key.port));
-            }
-        }
-        if let Some(done) = &key.request {
-            self.conditions(done, &mut line);
-        }
-        line(format!("reason = {}", edit::quoted(&self.reason())));
-        let examples: BTreeSet<&str> = self
-            .needs
-            .iter()
-            .filter_map(|(_, seen)| seen.entry.as_deref())
-            .take(MAX_EXAMPLES)
-            .collect();
-        if !examples.is_empty() {
-            line(format!("allows = {}", edit::list(examples)));
-        }
-        for host in &self.companions {
-            line(format!(
-                "# not seen: {host}. A cache may have hidden it; add it if an empty cache needs it."
-            ));
-        }
-        text
-    }
-
-    fn conditions(&self, done: &Done, line: &mut impl FnMut(String)) {
-        let of = |field: fn(&Does) -> &Option<String>| -> BTreeSet<&str> {
-            let requests = self
-                .needs
-                .iter()
-                .filter_map(|(need, _)| need.request.as_ref());
-            requests.filter_map(|it| field(it).as_deref()).collect()
-        };
-        let every = |names: &BTreeSet<&str>, field: fn(&Does) -> &Option<String>| {
-            let mut requests = self
-                .needs
-                .iter()
-                .filter_map(|(need, _)| need.request.as_ref());
-            !names.is_empty() && requests.all(|it| field(it).is_some())
-        };
-        if let Some(server) = &done.server {
-            line(format!("does.servers = {}", edit::list([server])));
-        }
-        let tools = of(|it| &it.tool);
-        if every(&tools, |it| &it.tool) {
-            line(format!("does.tools = {}", edit::list(&tools)));
-            return;
-        }
-        let operations = of(|it| &it.operation);
-        match &done.action {
-            _ if every(&operations, |it| &it.operation) && !operations.contains("other") => {
-                line(format!("does.operations = {}", edit::list(&operations)));
-            }
-            Some(action) => line(format!("does.actions = {}", edit::list([action]))),
-            None => {}
-        }
-        let repositories = of(|it| &it.repository);
-        if every(&repositories, |it| &it.repository) && repositories.len() <= MAX_REPOSITORIES {
-            line(format!("does.repositories = {}", edit::list(&repositories)));
-        }
-    }
-
-    /// Describes how often and when the need was recorded.
-    fn reason(&self) -> String {
-        let days = self.needs.iter().flat_map(|(_, seen)| seen.days.keys());
-        let days: BTreeSet<&String> = days.collect();
-        let sessions = self.needs.iter().map(|(_, seen)| seen.sessions()).max();
-        let (first, last) = (days.first(), days.last());
-        let span = match first.zip(last) {
-            Some((first, last)) if first == last => (*first).clone(),
-            Some((first, last)) => format!("{first} to {last}"),
-            None => String::new(),
-        };
-        let flow = self.needs.first().map_or("", |(_, seen)| &seen.flow);
-        format!(
-            "seen in {} flows, of up to {} sessions each, {span}; e.g. flow {flow}",
-            self.flows(),
-            sessions.unwrap_or_default(),
-        )
-    }
 }

@@ -20,6 +20,9 @@ const SPAN: i64 = 14;
 pub(super) struct Readiness {
     /// Flows of the last seven days, and how many of them pass with the proposal.
     pub(super) week: (u64, u64),
+    /// Sessions with flows in that time, and how many of them need nothing more: each of their flows
+    /// passes, or is left denied. One session with many flows counts once.
+    pub(super) sessions: (usize, usize),
     /// The repositories in the policy without a flow.
     pub(super) repositories: Vec<String>,
     /// The days without a flow among the last fourteen, counted from the last flow.
@@ -57,6 +60,7 @@ impl Readiness {
         gaps.reverse();
         Self {
             week: (all, pass + proposed),
+            sessions: needs.sessions_since(&from, |need| proposal.settles(need)),
             repositories: exact
                 .into_iter()
                 .filter(|name| !needs.repositories.contains_key(name))

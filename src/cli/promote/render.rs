@@ -5,12 +5,15 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::policy::Policy;
 use crate::replay::{Need, Needs, Seen};
 
 use super::super::init::diff;
 use super::super::print;
-use super::proposal::{Proposal, Proposed};
+use super::label::{Label, is_labelled};
+use super::proposal::Proposal;
 use super::readiness::Readiness;
+use super::rule::Proposed;
 
 /// Maximum number of printed needs of one kind; the JSON has all.
 const MAX_LINES: usize = 30;
@@ -21,8 +24,8 @@ pub(super) fn text(
     needs: &Needs,
     proposal: &Proposal<'_>,
     config: &Config,
-    before: &str,
-    after: &str,
+    policy: &Policy,
+    [before, after]: [&str; 2],
 ) -> String {
     let mut text = String::new();
     let mut line = |label: &str, rest: &str| {
@@ -59,12 +62,20 @@ pub(super) fn text(
     if needs.undetermined > 0 {
         line("not judged", &needs.undetermined.to_string());
     }
+    if needs.more > 0 {
+        let more = format!(
+            "{} flows of more needs than are kept: use --tier or --rule",
+            needs.more
+        );
+        line("left out", &more);
+    }
     for rule in &proposal.rules {
         let hosts: Vec<&str> = rule.hosts().into_iter().collect();
         line(
             "rule",
             &format!("{}   {} flows   {}", rule.id, rule.flows(), few(&hosts)),
         );
+        line("", &purpose(rule, proposal, policy));
         if !rule.companions.is_empty() {
             let hidden: Vec<&str> = rule.companions.iter().map(|it| &**it).collect();
             line(
@@ -74,10 +85,10 @@ pub(super) fn text(
         }
     }
     for (need, seen) in proposal.left_denied.iter().take(MAX_LINES) {
-        let by = format!(
-            "{} {} ({})",
-            need.now.rule, need.now.location, need.now.reason
-        );
+        let by = match &*need.now.reason {
+            "not_allowed" => format!("{}: agents work without it", seen.category),
+            reason => format!("{} {} ({reason})", need.now.rule, need.now.location),
+        };
         line(
             "left denied",
             &format!("{}   {} flows   {by}", place(need), seen.flows),
@@ -98,6 +109,11 @@ pub(super) fn text(
         pass.min(all)
     );
     line("readiness", &week);
+    let (all, pass) = ready.sessions;
+    line(
+        "",
+        &format!("{pass} of the {all} sessions of these days need nothing more"),
+    );
     for (what, names) in [
         ("repositories without a flow", &ready.repositories),
         ("days without a flow", &ready.days),
@@ -116,6 +132,25 @@ pub(super) fn text(
         }
     }
     text
+}
+
+/// Formats what the hosts of a rule are for, and what says so.
+fn purpose(rule: &Proposed<'_>, proposal: &Proposal<'_>, policy: &Policy) -> String {
+    if rule.needs.iter().all(|(need, _)| is_labelled(need, policy)) {
+        let ecosystem = rule.key.ecosystem.as_deref();
+        let ecosystem = ecosystem.map_or_else(String::new, |it| format!(" ({it})"));
+        return format!("labelled already: {}{ecosystem}", rule.key.category);
+    }
+    let hosts = rule.hosts();
+    let mut labels = proposal.labels.iter();
+    let label = labels.find(|label| hosts.iter().any(|host| label.hosts.contains(*host)));
+    match label {
+        Some(label) => format!(
+            "new destination: {}, as its clients name themselves",
+            label.category
+        ),
+        None => "no label: write a [[destination]] once you know what the host is for".to_owned(),
+    }
 }
 
 /// Formats the first names, and the number of further ones.
@@ -142,7 +177,12 @@ fn place(need: &Need) -> String {
     format!("{}:{}{}", need.host, need.port, done.unwrap_or_default())
 }
 
-pub(super) fn as_json(needs: &Needs, proposal: &Proposal<'_>, config: &Config) -> Value {
+pub(super) fn as_json(
+    needs: &Needs,
+    proposal: &Proposal<'_>,
+    config: &Config,
+    policy: &Policy,
+) -> Value {
     let ready = Readiness::of(needs, proposal, config);
     let need = |need: &Need, seen: &Seen| {
         json!({
@@ -154,6 +194,8 @@ pub(super) fn as_json(needs: &Needs, proposal: &Proposal<'_>, config: &Config) -
                 "operation": done.operation,
                 "action": done.action,
                 "repository": done.repository,
+                "ref": done.reference,
+                "package": done.package,
                 "server": done.server,
                 "tool": done.tool,
             })),
@@ -171,10 +213,12 @@ pub(super) fn as_json(needs: &Needs, proposal: &Proposal<'_>, config: &Config) -
     let rules = proposal.rules.iter().map(|rule| {
         json!({
             "id": rule.id,
-            "tier": rule.tier(),
+            "tier": rule.key.tier,
             "hosts": rule.hosts(),
             "flows": rule.flows(),
             "companions": rule.companions,
+            "category": rule.key.category,
+            "labelled": rule.needs.iter().all(|(need, _)| is_labelled(need, policy)),
             "text": rule.text(),
         })
     });
@@ -189,9 +233,13 @@ pub(super) fn as_json(needs: &Needs, proposal: &Proposal<'_>, config: &Config) -
         "not_judged": needs.undetermined,
         "observing": needs.observing,
         "rules": rules.collect::<Vec<_>>(),
+        "destinations": proposal.labels.iter().map(Label::text).collect::<Vec<_>>(),
+        "trials": proposal.trials,
+        "left_out": needs.more,
         "left_denied": denied.collect::<Vec<_>>(),
         "to_look_at": doubted.collect::<Vec<_>>(),
         "readiness": {
+            "sessions": { "all": ready.sessions.0, "pass": ready.sessions.1 },
             "week": { "flows": ready.week.0, "pass": ready.week.1.min(ready.week.0) },
             "repositories": ready.repositories,
             "days": ready.days,
