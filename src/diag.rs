@@ -130,6 +130,15 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
+/// Returns the worst finding as one line, with its place; empty if there is none.
+pub fn first_error(findings: &[Diagnostic]) -> String {
+    let first = findings.iter().max_by_key(|finding| finding.severity);
+    first.map_or_else(String::new, |finding| match &finding.place {
+        Some(place) => format!("{place}: {}", finding.message),
+        None => finding.message.clone(),
+    })
+}
+
 impl Diagnostic {
     /// An error at `place`.
     pub fn error(code: &'static str, place: Place, message: impl Into<String>) -> Self {

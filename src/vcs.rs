@@ -29,6 +29,8 @@ pub use revision::{Commit, Repository, RevisionError};
 
 /// The bytes read of one git file, at most.
 const MAX_FILE_SIZE: u64 = 4 << 20;
+/// The files of objects that are checked, at most.
+const MAX_STORED: usize = 50_000;
 /// The number of symbolic references followed, at most.
 const MAX_REF_HOPS: usize = 5;
 
@@ -164,6 +166,54 @@ fn commit(git: &Path, common: &Path, head: &str) -> Option<String> {
         };
     }
     None
+}
+
+/// The commit of a branch of the repository at a folder (bare, or with a working copy), as its files
+/// have it now.
+pub fn branch_commit(folder: &Path, branch: &str) -> Option<String> {
+    let GitFolder { git, common, .. } = git_folder(folder)?;
+    commit(&git, &common, &format!("ref: refs/heads/{branch}"))
+}
+
+/// The files and folders of a repository by which another user could change what a branch has:
+/// its configuration, references and objects. `Err`: a part that cannot be checked.
+pub fn stored_in(folder: &Path, branch: &str) -> Result<Vec<PathBuf>, String> {
+    let shown = folder.display();
+    let GitFolder { git, common, .. } =
+        git_folder(folder).ok_or_else(|| format!("{shown}: no repository of git"))?;
+    let objects = common.join("objects");
+    if objects.join("info/alternates").exists() {
+        return Err(format!(
+            "{shown}: it borrows the objects of another repository"
+        ));
+    }
+    let mut paths = vec![git, common.join("config"), common.join("packed-refs")];
+    let reference = Path::new("refs/heads").join(branch);
+    paths.extend(
+        reference
+            .ancestors()
+            .filter(|it| it.iter().count() > 0)
+            .map(|it| common.join(it)),
+    );
+    let mut folders = vec![objects];
+    while let Some(next) = folders.pop() {
+        let entries =
+            std::fs::read_dir(&next).map_err(|error| format!("{}: {error}", next.display()))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| format!("{}: {error}", next.display()))?;
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                _ => paths.push(entry.path()),
+            }
+        }
+        paths.push(next);
+        if paths.len() > MAX_STORED {
+            return Err(format!(
+                "{shown}: more than {MAX_STORED} files of objects: run `git gc` there"
+            ));
+        }
+    }
+    Ok(paths)
 }
 
 /// Finds `HASH NAME` in `packed-refs`, git's file of references that rarely change.

@@ -7,6 +7,7 @@ mod interfaces;
 mod ledger;
 mod plan;
 mod reload;
+mod repository_policies;
 mod running;
 mod sockets;
 mod standing;
@@ -34,6 +35,7 @@ pub use banner::{colour, colour_of_output};
 pub use copies::{CopyError, PolicyCopies, PolicyCopy};
 pub use discovery::{Discovered, Origin, discover, every_place};
 pub use plan::{Loaded, Plan};
+pub use repository_policies::RepositoryPolicies;
 pub use running::Running;
 pub use standing::{Standing, WALLS};
 

@@ -11,6 +11,8 @@ use crate::gate::{Shadow, Snapshot};
 use crate::policy::{self, Catalogue, Policy};
 use crate::tls;
 
+use super::repository_policies::{self, RepositoryPolicies};
+
 /// The result of loading a configuration.
 #[derive(Debug)]
 pub struct Loaded {
@@ -29,6 +31,8 @@ pub struct Loaded {
     pub authority: Option<Arc<tls::Authority>>,
     /// The shadow policy, whose decisions have no effect.
     pub shadow: Option<Arc<Shadow>>,
+    /// The policies of repositories that narrow the policy, and are part of it.
+    pub repository_policies: RepositoryPolicies,
     /// All findings.
     pub findings: Vec<Diagnostic>,
 }
@@ -48,6 +52,8 @@ pub struct Plan {
     pub upstreams: tls::Upstreams,
     /// The shadow policy, whose decisions have no effect.
     pub shadow: Option<Arc<Shadow>>,
+    /// The policies of repositories that narrow the policy, and are part of it.
+    pub repository_policies: RepositoryPolicies,
     /// Findings that do not prevent the start.
     pub warnings: Vec<Diagnostic>,
     /// The clock of the gate.
@@ -60,12 +66,17 @@ pub struct Plan {
 impl Loaded {
     /// Loads and compiles a file, or the built-in policy.
     pub fn new(path: Option<&Path>, catalogue: &Catalogue) -> Self {
+        Self::after(path, catalogue, &RepositoryPolicies::default())
+    }
+
+    /// Like [`Loaded::new`], after a generation with these policies of repositories.
+    fn after(path: Option<&Path>, catalogue: &Catalogue, before: &RepositoryPolicies) -> Self {
         let (config, findings) = match path {
             Some(path) => config::load(path),
             None => (Some(config::embedded()), Vec::new()),
         };
         match config {
-            Some(config) => Self::of(config, findings, catalogue),
+            Some(config) => Self::of(config, findings, catalogue, before),
             None => Self {
                 config: None,
                 policy: None,
@@ -74,13 +85,19 @@ impl Loaded {
                 tls: None,
                 authority: None,
                 shadow: None,
+                repository_policies: RepositoryPolicies::default(),
                 findings,
             },
         }
     }
 
     /// Compiles a loaded configuration.
-    fn of(config: Config, mut findings: Vec<Diagnostic>, catalogue: &Catalogue) -> Self {
+    fn of(
+        mut config: Config,
+        mut findings: Vec<Diagnostic>,
+        catalogue: &Catalogue,
+        before: &RepositoryPolicies,
+    ) -> Self {
         let clock = Clock::system();
         let (policy, more) = policy::compile(&config.policy, catalogue);
         findings.extend(more);
@@ -105,10 +122,19 @@ impl Loaded {
             (None, sound)
         };
         findings.extend(broken);
+        let mut repository_policies = RepositoryPolicies::default();
+        let policy = policy.map(|policy| {
+            let (policy, read, refused) =
+                RepositoryPolicies::narrow(&mut config, policy, catalogue, before);
+            repository_policies = read;
+            findings.extend(refused);
+            policy
+        });
         let shadow = shadow(&config, catalogue, &mut findings);
         Self {
             shadow,
             policy,
+            repository_policies,
             unproved,
             upstreams,
             tls,
@@ -124,7 +150,13 @@ impl Loaded {
         let exposed = self
             .config
             .iter()
-            .flat_map(|it| config::exposures(it, owners));
+            .flat_map(|it| {
+                [
+                    config::exposures(it, owners),
+                    repository_policies::exposures(it, owners),
+                ]
+            })
+            .flatten();
         let exposed = exposed.map(|finding| Diagnostic {
             severity,
             ..finding
@@ -151,6 +183,7 @@ impl Loaded {
                 authority: self.authority,
                 upstreams,
                 shadow: self.shadow,
+                repository_policies: self.repository_policies,
                 warnings: self.findings,
                 clock: Clock::system(),
                 dialer: None,
@@ -168,7 +201,17 @@ impl Plan {
         catalogue: &Catalogue,
         owners: &Owners,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let plan = Loaded::new(path, catalogue)
+        Self::after(path, catalogue, owners, &RepositoryPolicies::default())
+    }
+
+    /// Like [`Plan::new`], after a generation with these policies of repositories.
+    pub(super) fn after(
+        path: Option<&Path>,
+        catalogue: &Catalogue,
+        owners: &Owners,
+        before: &RepositoryPolicies,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let plan = Loaded::after(path, catalogue, before)
             .with_exposures(owners, Severity::Error)
             .plan()?;
         // A pipe (`--config <(…)`) can be read once.
@@ -192,6 +235,7 @@ impl Plan {
         config: Config,
         now: &Snapshot,
         catalogue: &Catalogue,
+        repositories: &RepositoryPolicies,
     ) -> Result<Self, Vec<Diagnostic>> {
         let (policy, findings) = policy::compile(&config.policy, catalogue);
         match policy {
@@ -202,6 +246,8 @@ impl Plan {
                 authority: now.authority.clone(),
                 upstreams: now.upstreams.clone(),
                 shadow: now.shadow.clone(),
+                // Their rules are in the configuration already.
+                repository_policies: repositories.clone(),
                 warnings: Vec::new(),
                 clock: now.clock.clone(),
                 dialer: None,

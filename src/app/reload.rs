@@ -23,9 +23,10 @@ use crate::config::{self, Config, Owners, Stamp};
 use crate::diag::{self, Diagnostic};
 use crate::gate::{Gate, Parts, Snapshot};
 use crate::policy::Catalogue;
-use crate::record::Event;
+use crate::record::{Event, Recorder};
 
 use super::copies::{self, LoadedChange};
+use super::repository_policies::{self, RepositoryPolicies};
 use super::{Plan, interfaces, trust};
 
 const POLL: Duration = Duration::from_secs(2);
@@ -36,6 +37,8 @@ const MAX_POLLS_UNREAD: u32 = 29;
 pub(super) struct Follow {
     /// The loaded configuration.
     pub(super) config: Config,
+    /// The policies of repositories that are part of it.
+    pub(super) repository_policies: RepositoryPolicies,
     /// The categories of hosts.
     pub(super) catalogue: Catalogue,
     /// The source of the next generation.
@@ -65,6 +68,9 @@ struct Follower {
     gate: Arc<Gate>,
     catalogue: Arc<Catalogue>,
     config: Arc<Config>,
+    repository_policies: RepositoryPolicies,
+    /// The commits of the branches of repositories with a policy, at the last attempt.
+    branches: Vec<Option<String>>,
     loader: Loader,
     own: Vec<SocketAddr>,
     /// The digest of the last attempt, successful or not.
@@ -99,10 +105,11 @@ impl Loader {
         config: &Config,
         now: &Snapshot,
         catalogue: &Catalogue,
+        before: &RepositoryPolicies,
     ) -> Result<Plan, Vec<Diagnostic>> {
         match self {
-            Self::Files(owners) => Plan::new(config.path.as_deref(), catalogue, owners),
-            Self::Copy(adapt) => Plan::of_copy(config.clone(), now, catalogue).map(adapt),
+            Self::Files(owners) => Plan::after(config.path.as_deref(), catalogue, owners, before),
+            Self::Copy(adapt) => Plan::of_copy(config.clone(), now, catalogue, before).map(adapt),
         }
     }
 
@@ -122,6 +129,8 @@ pub(super) async fn follow(gate: Arc<Gate>, follow: Follow, quiet: CancellationT
         gate,
         catalogue: Arc::new(follow.catalogue),
         config: Arc::new(follow.config),
+        branches: follow.repository_policies.commits(),
+        repository_policies: follow.repository_policies,
         loader,
         own: follow.own,
         tried: digest.clone(),
@@ -183,7 +192,8 @@ impl FilesRead {
 
 impl Follower {
     async fn poll(&mut self) {
-        let written = self.loader.reads_files() && self.files_changed().await;
+        let written = self.loader.reads_files()
+            && (self.files_changed().await || self.branches_moved().await);
         let interfaces = interfaces::own();
         let moved = interfaces != self.interfaces;
         self.interfaces = interfaces;
@@ -206,11 +216,29 @@ impl Follower {
         settled && self.seen != self.tried
     }
 
+    /// Whether a branch with the policy of its repository has another commit than at the last
+    /// attempt, successful or not.
+    async fn branches_moved(&mut self) -> bool {
+        if self.config.repository_policies.is_empty() {
+            return false;
+        }
+        let config = self.config.clone();
+        let read =
+            tokio::task::spawn_blocking(move || repository_policies::branch_commits(&config));
+        let Ok(commits) = read.await else {
+            return false;
+        };
+        let moved = commits != self.branches;
+        self.branches = commits;
+        moved
+    }
+
     async fn reload(&mut self) {
         let (config, catalogue) = (self.config.clone(), self.catalogue.clone());
         let (loader, now) = (self.loader.clone(), self.gate.snapshot.load_full());
+        let before = self.repository_policies.clone();
         let load = move || {
-            let plan = loader.load(&config, &now, &catalogue)?;
+            let plan = loader.load(&config, &now, &catalogue, &before)?;
             let change = copies::keep_and_compare(&plan.config, Some(&now.policy), &plan.policy);
             Ok::<_, Vec<Diagnostic>>((plan, change))
         };
@@ -236,6 +264,7 @@ impl Follower {
             authority,
             upstreams,
             shadow,
+            repository_policies,
             warnings,
             ..
         } = plan;
@@ -275,13 +304,21 @@ impl Follower {
         self.seen = config.digest.clone();
         let digest = config.digest.clone();
         let old = std::mem::replace(&mut self.config, Arc::new(config));
+        // Its digest is that of other policies of repositories.
+        self.read = None;
+        let refused = repository_policies.newly_refused(&self.repository_policies);
+        let repositories = repository_policies.names();
+        self.branches = repository_policies.commits();
+        self.repository_policies = repository_policies;
         gate.stale.store(Arc::new(None));
         gate.recorder.event(&Event::PolicyLoaded {
             digest,
             generation,
             copy: change.copy,
             change: change.words,
+            repositories,
         });
+        record_refused(&gate.recorder, &self.config.digest, generation, refused);
         gate.adopt(next);
         // After the adoption: a client that waits for this counter relies on the new policy.
         gate.metrics.reloaded(true);
@@ -292,7 +329,7 @@ impl Follower {
 
     fn reject(&self, findings: &[Diagnostic]) {
         let gate = &self.gate;
-        let detail: Box<str> = first_error(findings).chars().take(160).collect();
+        let detail: Box<str> = diag::first_error(findings).chars().take(160).collect();
         let now = gate.snapshot.load();
         // Before `stale` is set: a client that sees a stale policy relies on the counter.
         gate.metrics.reloaded(false);
@@ -310,12 +347,20 @@ impl Follower {
     }
 }
 
-fn first_error(findings: &[Diagnostic]) -> String {
-    let first = findings.iter().max_by_key(|finding| finding.severity);
-    first.map_or_else(String::new, |finding| match &finding.place {
-        Some(place) => format!("{place}: {}", finding.message),
-        None => finding.message.clone(),
-    })
+/// Records the policies of repositories that are refused.
+pub(super) fn record_refused(
+    recorder: &Recorder,
+    digest: &Arc<str>,
+    generation: u64,
+    refused: Vec<String>,
+) {
+    for detail in refused {
+        recorder.event(&Event::PolicyRejected {
+            digest: digest.clone(),
+            generation,
+            detail: detail.into(),
+        });
+    }
 }
 
 #[cfg(test)]

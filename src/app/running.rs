@@ -21,6 +21,7 @@ use crate::record::{Event, Recorder};
 use crate::tls;
 
 use super::reload::{self, Follow, Source};
+use super::repository_policies::RepositoryPolicies;
 use super::{LAST_WORDS, Plan, banner, copies, interfaces, ledger, sample, sockets, trust};
 
 /// A gate that runs in this process.
@@ -29,6 +30,8 @@ pub struct Running {
     pub gate: Arc<Gate>,
     /// The configuration of the start.
     pub config: Config,
+    /// The policies of repositories that were part of it.
+    repository_policies: RepositoryPolicies,
     /// The certificate files for clients, if the gate inspects.
     pub bundle: Option<tls::Bundle>,
     /// Own listener addresses, part of the floor.
@@ -66,6 +69,7 @@ impl Running {
             shadow,
             clock,
             dialer,
+            repository_policies,
             ..
         } = plan;
         let descriptors = sockets::raise_descriptors();
@@ -109,12 +113,16 @@ impl Running {
             generation: 1,
             copy: change.copy,
             change: change.words,
+            repositories: repository_policies.names(),
         });
+        let refused = repository_policies.newly_refused(&RepositoryPolicies::default());
+        reload::record_refused(&gate.recorder, &config.digest, 1, refused);
         gate.begin_exceptions();
         Ok(Self {
             gate,
             connections: sockets::connections(config.limits.flows, descriptors),
             config,
+            repository_policies,
             bundle,
             own,
             quiet: CancellationToken::new(),
@@ -154,6 +162,7 @@ impl Running {
     fn follow(&self, catalogue: Catalogue, source: Source) {
         let follow = Follow {
             config: self.config.clone(),
+            repository_policies: self.repository_policies.clone(),
             catalogue,
             source,
             own: self.own.clone(),

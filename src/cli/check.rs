@@ -157,6 +157,7 @@ fn amounts(config: &Config, policy: &Policy) -> String {
          rules         {}, which name {} hosts and networks\n\
          groups        {}\n\
          repositories  {}\n\
+         {}\
          trials        {} passed\n\
          result        it loads\n",
         config.digest,
@@ -165,8 +166,23 @@ fn amounts(config: &Config, policy: &Policy) -> String {
         policy.host_count(),
         config.policy.groups.len(),
         repositories(config),
+        narrowed_by(config),
         policy.trial_count(),
     )
+}
+
+/// Formats the files of repositories that are a part of the policy, a line for each.
+fn narrowed_by(config: &Config) -> String {
+    let mut text = String::new();
+    for one in &config.narrowed_by {
+        let name = one.split(' ').next().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "narrowed by   {}",
+            print::clean(name, print::WIDTH - 14)
+        );
+    }
+    text
 }
 
 /// Returns the number of repository patterns.
@@ -258,6 +274,7 @@ fn as_json(
         object.insert("hosts".into(), json!(policy.host_count()));
         object.insert("groups".into(), json!(config.policy.groups.len()));
         object.insert("repositories".into(), json!(repositories(config)));
+        object.insert("narrowed_by".into(), json!(config.narrowed_by));
         object.insert("trials".into(), json!(policy.trial_count()));
         object.insert("unlabelled".into(), json!(policy.unlabelled().hosts));
         object.insert("unseen_telemetry".into(), json!(unseen::telemetry(policy)));

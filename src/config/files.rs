@@ -103,7 +103,17 @@ pub fn digest_of_files(config: &super::Config) -> io::Result<Arc<str>> {
         };
         digest.add(path, &text);
     }
-    Ok(digest.finish())
+    Ok(with_narrowings(&digest.finish(), &config.narrowed_by))
+}
+
+/// Returns the digest of a configuration whose policy is narrowed by those of some repositories.
+pub fn with_narrowings(digest: &Arc<str>, narrowed_by: &[String]) -> Arc<str> {
+    narrowed_by.iter().fold(digest.clone(), |digest, one| {
+        let mut whole = Digest::new();
+        whole.add(Path::new("files"), &digest);
+        whole.add(Path::new("repository"), one);
+        whole.finish()
+    })
 }
 
 impl Files {

@@ -18,7 +18,7 @@ use super::written::{Written, includes_of, keys_by_section};
 use super::{Config, Dial, Identity, Inspect, Limits, Listen, Workspaces};
 use super::{
     dial, identity, inspect, issuer, ledger, limits, listen, notify, parent, record, refusal,
-    session, shorthand, upstream, workspace,
+    repository_policy, session, shorthand, upstream, workspace,
 };
 
 /// Maximum number of reported syntax errors of a file.
@@ -130,6 +130,8 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
         identity: Identity::default(),
         inspect: Inspect::default(),
         workspaces: Workspaces::default(),
+        repository_policies: Vec::new(),
+        narrowed_by: Vec::new(),
         upstreams: Vec::new(),
         shadow: None,
         ledger: None,
@@ -255,6 +257,8 @@ fn check(
         ..dial::dial(written.dial.as_ref(), findings)
     };
     let workspaces = workspace::workspaces(&written.workspaces, &names, findings);
+    let repository_policies =
+        repository_policy::repository_policies(&written.repository_policies, &names, findings);
     let inspect = inspect::inspect(written.inspect.as_ref(), &mut secrets, findings);
     let upstreams = upstream::upstreams(&written.upstreams, &mut secrets, findings);
     let notifiers = notify::notifiers(&written.notifiers, &names, &mut secrets, findings);
@@ -293,6 +297,8 @@ fn check(
         identity,
         inspect,
         workspaces,
+        repository_policies,
+        narrowed_by: Vec::new(),
         upstreams,
         shadow: written.shadow,
         ledger,

@@ -22,6 +22,7 @@ mod policy_copy;
 mod preset;
 mod record;
 mod refusal;
+mod repository_policy;
 mod schema;
 mod section;
 mod session;
@@ -43,7 +44,7 @@ use crate::policy::source;
 pub use admin_tls::AdminTls;
 pub use claim::{Piece, Template, Wanted};
 pub use dial::Dial;
-pub use files::{Files, digest_of_files, read, read_regular};
+pub use files::{Files, digest_of_files, read, read_regular, with_narrowings};
 pub use identity::{Identity, SecretHash, User};
 pub use inspect::{Authority, CredentialKey, Inspect};
 pub use issuer::Issuer;
@@ -56,11 +57,15 @@ pub use notify::{Delivery, Notifier, REQUEST, Webhook, WebhookError, WebhookForm
 pub use parent::{Authorization, Credential, FallBack, Parent, Resolve};
 pub use policy_copy::policy_copy;
 pub use record::{OnFailure, Record};
+pub use repository_policy::{
+    MAX_REPOSITORY_FILE, Narrowing, REPOSITORY_FILE, RepositoryPolicy, narrowing_as_policy,
+    read_narrowing,
+};
 pub use schema::schema;
 pub use session::{HeaderMismatch, Local, PrivateKey, Session, private_key};
 pub use stamp::Stamp;
 pub use strict_modes::{
-    Exposure, LAST_SYSTEM_UID, Owners, exposed_file, exposed_program, exposures,
+    Exposure, LAST_SYSTEM_UID, Owners, exposed_file, exposed_files, exposed_program, exposures,
 };
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
 pub use upstream::{OwnCertificate, Pin, TlsVersion, Upstream};
@@ -92,6 +97,11 @@ pub struct Config {
     pub inspect: Inspect,
     /// `[[workspace]]`: folders that are working copies of a repository.
     pub workspaces: Workspaces,
+    /// `[[repository-policy]]`: repositories whose own policy narrows this one.
+    pub repository_policies: Vec<RepositoryPolicy>,
+    /// The policies of repositories that are part of this one: their names and digests. They are
+    /// part of the digest.
+    pub narrowed_by: Vec<String>,
     /// `[upstream.*]`: settings for TLS to some destinations.
     pub upstreams: Vec<Upstream>,
     /// `shadow`: the configuration whose policy decides beside this one, without effect.

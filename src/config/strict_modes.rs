@@ -341,6 +341,15 @@ pub fn exposed_file(path: &Path, owners: &Owners) -> Option<Exposure> {
     walk.found.into_iter().next()
 }
 
+/// Returns a finding for each of these files that a user besides `owners` could change.
+pub fn exposed_files(paths: &[PathBuf], owners: &Owners) -> Vec<Diagnostic> {
+    let mut walk = Walk::new(owners);
+    for path in paths {
+        walk.file(path);
+    }
+    walk.found.iter().map(Exposure::finding).collect()
+}
+
 /// Checks files and everything on their paths, each once.
 struct Walk<'a> {
     owners: &'a Owners,

@@ -15,11 +15,11 @@ use super::schema::{Shape, shape_of};
 use super::section::{Value, keys_of, unknown_key};
 use super::{
     admin_tls, dial, identity, inspect, issuer, ledger, limits, listen, notify, old_spelling,
-    parent, record, refusal, session, shorthand, tls, upstream, workspace,
+    parent, record, refusal, repository_policy, session, shorthand, tls, upstream, workspace,
 };
 
 /// The top-level keys of a file.
-const SECTIONS: [&str; 28] = [
+const SECTIONS: [&str; 29] = [
     "always",
     "catalogue",
     "collector",
@@ -41,6 +41,7 @@ const SECTIONS: [&str; 28] = [
     "record",
     "refusal",
     "repository",
+    "repository-policy",
     "rule",
     "shadow",
     "tier",
@@ -67,6 +68,7 @@ pub(super) struct Written {
     pub(super) policy: source::Policy,
     pub(super) record: Option<Placed<record::Section>>,
     pub(super) refusal: Option<Placed<refusal::Section>>,
+    pub(super) repository_policies: Vec<Placed<repository_policy::Section>>,
     /// The locations of secrets, or of values that may be secrets.
     pub(super) secrets: Secrets,
     pub(super) session: Option<Placed<session::Section>>,
@@ -136,6 +138,10 @@ impl Written {
                 "record" => once(&mut self.record, of("[record]"), findings),
                 "refusal" => once(&mut self.refusal, of("[refusal]"), findings),
                 "repository" => many(&mut policy.repositories, of("[[repository]]"), findings),
+                "repository-policy" => {
+                    let value = of("[[repository-policy]]");
+                    many(&mut self.repository_policies, value, findings);
+                }
                 "rule" => many(&mut policy.rules, of("[[rule]]"), findings),
                 "shadow" => self.add_shadow(of("shadow"), findings),
                 "tier" => named(&mut policy.tier, "tier", of("[tier.NAME]"), findings),
@@ -562,5 +568,6 @@ pub(super) fn known_sections() -> Vec<KnownSection> {
         known::<source::Invariant>("[[always]]"),
         known::<upstream::Section>("[upstream.NAME]"),
         known::<workspace::Section>("[[workspace]]"),
+        known::<repository_policy::Section>("[[repository-policy]]"),
     ]
 }

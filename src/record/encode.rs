@@ -112,6 +112,7 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
             generation,
             copy,
             change,
+            repositories,
         } => line(at, "policy_loaded", Says::Nothing, |object| {
             policy(object, digest, *generation);
             object.text(
@@ -120,6 +121,8 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
                 NAME,
             );
             object.text("tidegate.policy.change", change, CHANGE);
+            let repositories = repositories.iter().map(AsRef::as_ref);
+            object.texts("tidegate.policy.repositories", repositories, PLACE);
         }),
         Event::PolicyRejected {
             digest,

@@ -451,6 +451,8 @@ pub enum Event {
         copy: Option<Box<str>>,
         /// `tidegate.policy.change`: the difference to the policy before.
         change: Box<str>,
+        /// `tidegate.policy.repositories`: the files of repositories that narrow it, with digests.
+        repositories: Vec<Box<str>>,
     },
     /// A file did not load; the last good generation stays in force.
     PolicyRejected {

@@ -40,6 +40,9 @@ pub enum RevisionError {
         "the commit has more than {MAX_FILES} such files, or larger ones than {MAX_FILE} bytes"
     )]
     TooMuch,
+    /// A file that is a link, is too large, or is no text.
+    #[error("{0} in the commit is no regular text file of at most {1} bytes")]
+    NotRead(String, usize),
     /// A name that would lead out of the folder.
     #[error("the commit has a file with the name {0:?}")]
     Name(String),
@@ -49,6 +52,8 @@ pub enum RevisionError {
 #[derive(Clone, Debug)]
 pub struct Repository {
     folder: PathBuf,
+    /// Whether the files may belong to another user than the user of this process.
+    of_anyone: bool,
 }
 
 /// A commit, in hex.
@@ -60,12 +65,51 @@ impl Repository {
     pub fn around(folder: &Path) -> Result<Self, RevisionError> {
         let start = Self {
             folder: folder.to_owned(),
+            of_anyone: false,
         };
         let top = start.ask("rev-parse", &["--show-toplevel"])?;
         let top = String::from_utf8_lossy(&top);
         Ok(Self {
             folder: PathBuf::from(top.trim_end_matches('\n')),
+            of_anyone: false,
         })
+    }
+
+    /// Returns the repository at a folder: a bare one, or the top of a working copy. The caller
+    /// has checked which users can write it; git does not check its owner.
+    pub fn at(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            of_anyone: true,
+        }
+    }
+
+    /// Returns the text of a regular file at the top of a commit; `None` if the commit has no such
+    /// file. A symbolic link is an error, as is a file of more than `max` bytes.
+    pub fn file(
+        &self,
+        commit: &Commit,
+        name: &str,
+        max: usize,
+    ) -> Result<Option<String>, RevisionError> {
+        let words = ["-z", "-l", "--full-tree", &commit.0, "--", name];
+        let listed = self.ask("ls-tree", &words)?;
+        let listed = String::from_utf8_lossy(&listed);
+        let Some((about, _)) = listed.split_once('\t') else {
+            return Ok(None);
+        };
+        let parts: Vec<_> = about.split_ascii_whitespace().collect();
+        let [mode, _, blob, size] = parts.as_slice() else {
+            return Err(RevisionError::Name(name.to_owned()));
+        };
+        let is_small = size.parse::<usize>().is_ok_and(|size| size <= max);
+        if !is_file(mode) || !is_small {
+            return Err(RevisionError::NotRead(name.to_owned(), max));
+        }
+        let text = self.ask("cat-file", &["blob", blob])?;
+        let text = String::from_utf8(text);
+        text.map(Some)
+            .map_err(|_| RevisionError::NotRead(name.to_owned(), max))
     }
 
     /// Returns the top folder of the working copy.
@@ -143,6 +187,12 @@ impl Repository {
             .envs(kept_variables())
             .args(["--no-pager", "--no-replace-objects", "--no-optional-locks"])
             .args(["-c", "protocol.allow=never", "-c", "core.fsmonitor=false"])
+            .args(
+                self.of_anyone
+                    .then_some(["-c", "safe.directory=*"])
+                    .into_iter()
+                    .flatten(),
+            )
             .arg("-C")
             .arg(&self.folder)
             .arg(command)

@@ -76,6 +76,7 @@ mod redteam;
 mod redteam_live;
 mod reload;
 mod replay;
+mod repository_policies;
 mod retries;
 mod reviewers;
 mod sameness;

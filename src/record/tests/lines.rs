@@ -75,6 +75,7 @@ fn events() -> Vec<Event> {
             generation: 1,
             copy: Some("abc".into()),
             change: "narrower".into(),
+            repositories: vec!["github.com/acme/web@1a2b:.tidegate.toml sha256:ab".into()],
         },
         Event::PolicyRejected {
             digest: "abc".into(),

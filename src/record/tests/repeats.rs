@@ -355,6 +355,7 @@ async fn events_of_callers_leave_room_to_those_of_the_gate() {
             generation,
             copy: Some("abc".into()),
             change: "narrower".into(),
+            repositories: vec!["github.com/acme/web@1a2b:.tidegate.toml sha256:ab".into()],
         });
     }
     drop(stalled);
