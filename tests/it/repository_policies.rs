@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::kit::{Client, Gate, Line, Origin, TIERS, allow, names, need, until};
@@ -117,6 +118,12 @@ impl Bench {
             .status()
     }
 
+    /// Commits a file, and has the gate look at once.
+    fn commit(&self, clone: &Clone, text: &str) {
+        clone.commit(text);
+        self.gate.signal(Signal::HUP);
+    }
+
     fn event(&self, name: &str, part: &str) -> Line {
         self.gate.line(part, |line| {
             line.name() == name && format!("{line:?}").contains(part)
@@ -162,7 +169,7 @@ fn a_file_that_widens_is_refused_with_its_witness_and_the_last_good_one_stays() 
     let bench = Bench::new(clone.path());
     assert_eq!(bench.status(1), 403);
     // The stricter tier allows a host that the own tier does not.
-    clone.commit("tier = \"restricted\"\n");
+    bench.commit(&clone, "tier = \"restricted\"\n");
     let refused = bench.event("policy_rejected", "it widens");
     let why = refused.text("tidegate.detail");
     assert!(
@@ -183,13 +190,14 @@ fn a_file_that_widens_is_refused_with_its_witness_and_the_last_good_one_stays() 
             "no regular text file",
         ),
     ] {
-        clone.commit(&text);
+        bench.commit(&clone, &text);
         bench.event("policy_rejected", part);
         assert_eq!(bench.status(1), 403, "{text}");
     }
     std::fs::remove_file(clone.file()).expect("a file");
     std::os::unix::fs::symlink("/etc/hostname", clone.file()).expect("a link");
     clone.save();
+    bench.gate.signal(Signal::HUP);
     until("the link", || {
         let lines = bench.gate.records();
         let refused = lines.iter().filter(|line| line.name() == "policy_rejected");
