@@ -733,6 +733,30 @@ mod tests {
     }
 
     #[test]
+    fn a_command_with_the_variables_of_another_one_has_no_call() {
+        let calls = calls(&[("one", "curl a.example")]);
+        assert_eq!(of(&calls, "taken", None).as_deref(), Some("one"));
+        close(&calls, "one", Trust::Asserted);
+        let own = std::process::id();
+        let line = command_text::command_line(own).unwrap();
+        reported(&calls, "two", "p", Trust::Asserted, &line);
+        let pids = |outer| Pids {
+            outer,
+            inner: outer,
+        };
+        let process = Process {
+            lineage: [7, own, 1].map(pids).into(),
+            ..Process::default()
+        };
+        let of = |span: &str| {
+            let found = calls.of_span(SESSION, &span.into(), Some(&process), true, Some(1));
+            found.and_then(|found| Some(found.call.id.as_ref()?.to_string()))
+        };
+        assert_eq!(of("taken"), None);
+        assert_eq!(of("own").as_deref(), Some("two"));
+    }
+
+    #[test]
     fn a_command_line_shows_no_call_where_another_was_under_way() {
         let own = std::process::id();
         let line = command_text::command_line(own).unwrap();

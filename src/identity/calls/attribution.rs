@@ -214,7 +214,10 @@ impl Calls {
     /// The call of a command's flow.
     fn of_command(&self, root: &str, command: &Command<'_>) -> Attribution {
         let Command { span, child, .. } = *command;
+        // A command may have taken the variables of another one: its shell counts as well.
+        let is_known = |book: &Book| child.is_none_or(|child| book.shell(child).is_some());
         if let Some(book) = self.lock().get(root)
+            && is_known(book)
             && let Some(known) = book.known(span, child)
         {
             return known;
