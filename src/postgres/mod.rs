@@ -1,11 +1,12 @@
 //! A ledger in a table of `PostgreSQL`, which several gates share.
 //!
-//! The table has a row for each entry, and row 0 with the format. A gate appends a row where the one
-//! before is the last, in one statement: of two gates one writes the row and the other is told of the
-//! conflict. Rows are never changed, so a role that may read and insert is all that a gate needs.
+//! The table has a row for each entry, and row 0 with the format. A gate appends a row in one statement,
+//! which inserts the row only if the row before is the last. Of two gates that append the same revision,
+//! one inserts its row and the other gets a conflict. Rows never change, so a gate needs a role that may
+//! only read and insert.
 //!
-//! `NOTIFY` tells the other gates of a new row at once. It is a hint: each gate looks by itself every
-//! two seconds. Every wait has a deadline, on this side and at the server.
+//! `NOTIFY` wakes the other gates at once after a new row. The notification is a hint: each gate also
+//! reads the table every two seconds. Every wait has a deadline, in the gate and at the server.
 
 mod session;
 #[cfg(test)]
@@ -28,31 +29,31 @@ use crate::tls;
 
 use session::{Session, said};
 
-/// How long connecting may take, TLS and authentication among it.
+/// The time limit for connecting, with TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a statement may take, as seen from here.
+/// The time limit of the gate for a statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
-/// How often the table is looked at where no other gate tells of an entry.
+/// How often a gate reads the table without a notification.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The id of row 0, which is no entry.
 const HEADER: &str = "tidegate-ledger";
 
-/// Run once for each connection. The server ends what this side no longer waits for, and an entry that
-/// was answered is on its disk, whatever the database is set to.
+/// The settings of each connection: the server ends a statement before the gate stops waiting for it,
+/// and answers only after an entry is on its disk, whatever the settings of the database.
 const SET: &str = "SET statement_timeout = '3s'; SET lock_timeout = '3s'; \
     SELECT set_config('synchronous_commit', 'on', false) \
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
-/// Makes the table with row 0, in one transaction. The lock keeps two gates that start together from
-/// each other.
+/// Creates the table with row 0, in one transaction. The lock makes a second gate that starts at the
+/// same time wait.
 const MAKE: &str = "SELECT pg_advisory_xact_lock(7449358); \
     CREATE TABLE IF NOT EXISTS tidegate_ledger \
     (revision bigint PRIMARY KEY CHECK (revision >= 0), id text NOT NULL, entry text NOT NULL); \
     INSERT INTO tidegate_ledger (revision, id, entry) \
     VALUES (0, 'tidegate-ledger', '{\"format\":3}') ON CONFLICT DO NOTHING";
 
-/// The channel is a hint only: each gate looks at the table by itself.
+/// Subscribes to notifications of new rows.
 const LISTEN: &str = "LISTEN tidegate_ledger";
 
 const EXISTS: &str = "SELECT to_regclass('tidegate_ledger') IS NOT NULL";
@@ -74,11 +75,11 @@ pub struct PostgresStore {
     database: Database,
     tls: Option<tls::Client>,
     resolver: Resolver,
-    /// For appending, and for reading what there is.
+    /// The connection for appending, and for reading without waiting.
     writer: tokio::sync::Mutex<Option<Session>>,
-    /// For waiting.
+    /// The connection for waiting.
     listener: tokio::sync::Mutex<Option<Session>>,
-    /// The last row that was read or written: its revision and id.
+    /// The revision and id of the last row that this gate read or wrote.
     last: Mutex<Option<(u64, String)>>,
 }
 
@@ -107,8 +108,8 @@ impl PostgresStore {
         })
     }
 
-    /// Takes the connection of a slot, or makes one. A connection that fails, or is not waited for, is
-    /// dropped.
+    /// Takes the connection out of a slot, or opens one. The caller puts the connection back after a
+    /// success; a failed or cancelled statement drops it.
     async fn session(&self, slot: &mut Option<Session>) -> Result<Session, StoreError> {
         if let Some(mut session) = slot.take()
             && session.is_open().await
@@ -227,7 +228,7 @@ impl PostgresStore {
         }
     }
 
-    /// The id of a row, where it is the last one that is known.
+    /// The id of a row, if that row is the last known one.
     fn id_of(&self, revision: u64) -> Option<String> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let last = last.as_ref().filter(|(known, _)| *known == revision);
@@ -253,7 +254,8 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// Has the server tell of new rows. The writer does not: what it is told would fill its socket.
+/// Subscribes a connection to notifications. The writer is not subscribed: it never reads them, and
+/// they would fill its socket.
 async fn listen(session: &mut Session) -> Result<(), StoreError> {
     let listen = session.run(async |client| client.batch_execute(LISTEN).await);
     let listen = timeout(STATEMENT_TIMEOUT, listen)
@@ -291,7 +293,7 @@ impl Stored {
     }
 }
 
-/// Row 0 of the table, which is made where there is none.
+/// Returns row 0 of the table; creates the table if there is none.
 async fn table(client: &Client) -> Result<Vec<Row>, Error> {
     let exists = client.query_typed(EXISTS, &[]).await?;
     let exists = exists.first().map(|row| row.try_get::<_, bool>(0));
@@ -321,8 +323,8 @@ fn format_of(rows: &[Row]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The database has other rows than this gate read: a backup was restored, or a standby took over that
-/// lacks entries.
+/// The error if the database has other rows than this gate read: a backup was restored, or a standby
+/// without the last entries took over.
 fn other_history(revision: u64) -> StoreError {
     StoreError::Damaged(format!(
         "the database no longer has entry {revision} as this gate read it: a backup was restored, or \
@@ -330,13 +332,13 @@ fn other_history(revision: u64) -> StoreError {
     ))
 }
 
-/// A statement that reads failed.
+/// The error of a failed statement that reads.
 fn unavailable(error: &Error) -> StoreError {
     StoreError::Unavailable(said(error))
 }
 
-/// A statement that writes failed. Where the connection was lost, or the server ended it, the entry may
-/// stand.
+/// The error of a failed statement that writes. If the connection was lost or the server ended it, the
+/// entry may be in the table.
 fn failed(error: &Error) -> StoreError {
     let Some(refused) = error.as_db_error() else {
         return StoreError::Unknown(said(error));

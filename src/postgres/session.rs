@@ -1,5 +1,5 @@
-//! One connection to the database, which is driven by the statement that waits for it: no task runs
-//! beside it.
+//! One connection to the database. The statement that waits for an answer drives the connection, so that
+//! no task runs beside it.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,7 +25,7 @@ use crate::tls::{self, ClientStream};
 /// [`MAX_BATCH`]: crate::ledger::MAX_BATCH
 const MAX_ANSWERS: u64 = 64 << 20;
 
-/// Polls the connection: the next message that is no answer to a statement.
+/// Polls the connection, and returns the next message that is not an answer to a statement.
 type Drive = Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Result<AsyncMessage, Error>>> + Send>;
 
 /// One connection.
@@ -34,11 +34,11 @@ pub(super) struct Session {
     drive: Drive,
     /// Bytes that may still be read.
     left: Arc<AtomicU64>,
-    /// Whether another gate told of an entry since this was last looked at.
+    /// Whether a notification arrived since the last check.
     is_told: bool,
 }
 
-/// Why there is no connection.
+/// The error of a failed connection attempt.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     /// The password cannot be read.
@@ -122,26 +122,26 @@ impl Session {
         left.store(MAX_ANSWERS, Ordering::Relaxed);
         let mut statement = pin!(statement(client));
         poll_fn(|cx| {
-            // Sends what the statement queued, and hands on what was answered.
+            // Sends the queued statement, and delivers its answer.
             if let Poll::Ready(done) = statement.as_mut().poll(cx) {
                 return Poll::Ready(done);
             }
             match poll_told(drive, is_told, cx) {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                // The connection ended: the statement says so.
+                // The connection ended: the statement returns that error.
                 Poll::Ready(Ok(())) | Poll::Pending => statement.as_mut().poll(cx),
             }
         })
         .await
     }
 
-    /// Whether the connection has not ended. Waits for nothing.
+    /// Whether the connection is open. Does not wait.
     pub(super) async fn is_open(&mut self) -> bool {
         let Self { drive, is_told, .. } = self;
         poll_fn(|cx| Poll::Ready(poll_told(drive, is_told, cx).is_pending())).await
     }
 
-    /// Waits until another gate tells of an entry.
+    /// Waits for the next notification.
     pub(super) async fn told(&mut self) -> Result<(), Error> {
         let Self {
             drive,
@@ -161,7 +161,7 @@ impl Session {
     }
 }
 
-/// Drives the connection; ready where it ended.
+/// Drives the connection; ready if the connection ended.
 fn poll_told(
     drive: &mut Drive,
     is_told: &mut bool,
@@ -178,7 +178,7 @@ fn poll_told(
     }
 }
 
-/// An error, with what the server said.
+/// The text of an error: the server's message, if there is one.
 pub(super) fn said(error: &Error) -> String {
     let source = std::error::Error::source(error);
     source.map_or_else(|| error.to_string(), ToString::to_string)

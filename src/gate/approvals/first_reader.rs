@@ -23,14 +23,14 @@ use crate::record::Asker;
 use super::settle::Verdicts;
 use super::{Principal, Request};
 
-/// The most first readers that run at once.
+/// First readers that run at once, at most.
 const MAX_READERS: usize = 4;
 /// How long a request waits for its first reader to start.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most characters of the reason of a denial.
+/// Characters of the reason of a denial, at most.
 const MAX_NOTE: usize = 160;
 
-/// The turns of first readers.
+/// The permits of first readers.
 #[derive(Debug)]
 pub(super) struct Readers(Semaphore);
 
@@ -44,7 +44,7 @@ impl Default for Readers {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Reading {
-    /// Why it denies the request; `None`: it passes the request on.
+    /// The reason of a denial; `None`: the reader passes the request on.
     deny: Option<String>,
 }
 

@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The first bytes of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest header of version 1, with its line end.
+/// Bytes of a header of version 1 with its line end, at most.
 const MAX_LINE_BYTES: usize = 107;
-/// The most bytes after the addresses in a header of version 2.
+/// Bytes after the addresses in a header of version 2, at most.
 const MAX_HEADER_BYTES: usize = 2048;
 
 /// Reads a header. Returns the client address; `None` for a check by the balancer itself or an

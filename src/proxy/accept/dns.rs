@@ -31,7 +31,7 @@ use super::tenant::{Outcome, Tenancy};
 pub(in crate::proxy) use datagrams::Datagrams;
 use message::{Answer, Kind, Question};
 
-/// The longest question over UDP, in bytes.
+/// Bytes of a question over UDP, at most.
 const MAX_MESSAGE_BYTES: usize = 1500;
 /// How long a client over TCP may be idle.
 const PATIENCE: Duration = Duration::from_secs(10);
