@@ -140,6 +140,49 @@ fn the_code_of_a_command_is_its_own() {
 }
 
 #[test]
+fn a_command_that_cannot_start_ends_its_session() {
+    let world = World::new();
+    let at = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    let config = world.path("tidegate.toml").display().to_string();
+    let failed = Program::at(at, world.home.path())
+        .args(["exec", "--config", &config, "--", "nowhere-at-all"])
+        .run();
+    assert_eq!(failed.code, Some(127), "{failed:#?}");
+    let lines = world.records();
+    let sessions = |event: &str| {
+        let named = lines.iter().filter(|line| line.name() == event);
+        named
+            .map(|line| line.text("session.id").to_owned())
+            .collect::<Vec<_>>()
+    };
+    let started = sessions("session_started");
+    assert_eq!(started.len(), 1, "{lines:#?}");
+    assert_eq!(started, sessions("session_ended"));
+}
+
+#[test]
+fn check_names_the_hosts_whose_tunnels_may_carry_telemetry() {
+    let home = TempDir::new().expect("a home");
+    let check = |text: &str| {
+        let file = home.path().join("tidegate.toml");
+        std::fs::write(&file, text).expect("a file");
+        let at = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+        let run = Program::at(at, home.path()).args(["check", &file.display().to_string()]);
+        run.run().succeeded().stdout
+    };
+    let opaque = check("");
+    assert!(
+        opaque.contains("telemetry in tunnels to api.anthropic.com")
+            && opaque.contains("tidegate env --no-telemetry"),
+        "{opaque}"
+    );
+    let refused = check(
+        "[tiers]\norder = [\"standard\"]\n[tier.standard]\ndefault = \"deny\"\nallow = [\"auth\"]\n",
+    );
+    assert!(!refused.contains("telemetry in tunnels"), "{refused}");
+}
+
+#[test]
 fn every_record_names_session_repository_commit_channel_and_process() {
     let world = World::new();
     let script = format!(
