@@ -168,15 +168,15 @@ fn commit(git: &Path, common: &Path, head: &str) -> Option<String> {
     None
 }
 
-/// The commit of a branch of the repository at a folder (bare, or with a working copy), as its files
-/// have it now.
+/// Reads the present commit of a branch of the repository at a folder (bare, or with a working copy)
+/// from the files of the repository.
 pub fn branch_commit(folder: &Path, branch: &str) -> Option<String> {
     let GitFolder { git, common, .. } = git_folder(folder)?;
     commit(&git, &common, &format!("ref: refs/heads/{branch}"))
 }
 
-/// The files and folders of a repository by which another user could change what a branch has:
-/// its configuration, references and objects. `Err`: a part that cannot be checked.
+/// The files and folders of a repository with which another user could change the content of a branch:
+/// its configuration, references and objects. Returns `Err` if a part cannot be checked.
 pub fn stored_in(folder: &Path, branch: &str) -> Result<Vec<PathBuf>, String> {
     let shown = folder.display();
     let GitFolder { git, common, .. } =

@@ -307,7 +307,8 @@ struct Policy {
     ledger: Option<LedgerState>,
 }
 
-/// The ledger in that answer. Any process of the host may read it: it names no file and no server.
+/// The state of the ledger in the answer to `GET /v1/policy`. Any process of the host may read the
+/// answer, so it names no file and no server.
 #[derive(Serialize)]
 struct LedgerState {
     revision: u64,

@@ -246,7 +246,7 @@ impl Plan {
                 authority: now.authority.clone(),
                 upstreams: now.upstreams.clone(),
                 shadow: now.shadow.clone(),
-                // Their rules are in the configuration already.
+                // The configuration already has the rules of these policies.
                 repository_policies: repositories.clone(),
                 warnings: Vec::new(),
                 clock: now.clock.clone(),
@@ -256,7 +256,7 @@ impl Plan {
         }
     }
 
-    /// The same plan without reviewers: what needs an approval is refused at once.
+    /// The same plan without reviewers: a flow that needs an approval is refused at once.
     #[must_use]
     pub fn without_reviewers(mut self) -> Self {
         self.policy.remove_reviewers();

@@ -30,7 +30,8 @@ use super::repository_policies::{self, RepositoryPolicies};
 use super::{Plan, interfaces, trust};
 
 const POLL: Duration = Duration::from_secs(2);
-/// Polls in a row that do not read large files: some file systems over a network tell an old state.
+/// Polls in a row that do not read large files, at most: some network file systems report an old
+/// state of a file.
 const MAX_POLLS_UNREAD: u32 = 29;
 
 /// The inputs of [`follow`].
@@ -88,7 +89,7 @@ struct Follower {
 struct FilesRead {
     stamp: Stamp,
     digest: Arc<str>,
-    /// Polls since then.
+    /// Polls since the files were read.
     polls: u32,
 }
 
@@ -170,7 +171,7 @@ impl FilesRead {
         before: Option<Self>,
         now: Timestamp,
     ) -> io::Result<(Arc<str>, Option<Self>)> {
-        // Before the files are read: a change while they are read shows at the next poll.
+        // Made before the files are read, so that the next poll sees a change made during the reading.
         let stamp = Stamp::of(config);
         if let (Some(before), Some(stamp)) = (before, &stamp)
             && before.stamp == *stamp
@@ -304,7 +305,7 @@ impl Follower {
         self.seen = config.digest.clone();
         let digest = config.digest.clone();
         let old = std::mem::replace(&mut self.config, Arc::new(config));
-        // Its digest is that of other policies of repositories.
+        // The digest in `read` includes the former policies of repositories.
         self.read = None;
         let refused = repository_policies.newly_refused(&self.repository_policies);
         let repositories = repository_policies.names();

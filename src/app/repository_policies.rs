@@ -1,7 +1,7 @@
 //! Policies that repositories write for themselves (`[[repository-policy]]`): read from a commit of
 //! the operator's clone, proved to narrow the operator's policy, and made a part of it.
 //!
-//! A file that does not load, or would widen, is refused with its witness. The last good file of the
+//! A file that does not load, or would widen, is refused with the reason. The last good file of the
 //! repository stays in force, if it still narrows.
 
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::diag::{self, Diagnostic, Severity, Source};
 use crate::policy::{self, Catalogue, Difference, Policy, Relation};
 use crate::vcs::{self, Commit, Repository};
 
-/// Digits of a commit that are shown.
+/// Digits of a commit id in messages and names.
 const SHORT: usize = 12;
 
 /// The policies of repositories of one generation.
@@ -37,14 +37,14 @@ struct Kept {
     refused: Option<String>,
 }
 
-/// A file that narrows.
+/// A file that is proved to narrow the policy.
 #[derive(Clone, Debug)]
 struct Good {
     commit: String,
     text: Arc<str>,
 }
 
-/// What the operator's policy is narrowed with.
+/// The operator's configuration and policy, with the catalogue.
 struct Base<'a> {
     config: &'a mut Config,
     policy: Policy,
@@ -52,8 +52,8 @@ struct Base<'a> {
 }
 
 impl RepositoryPolicies {
-    /// Reads the files of the repositories, and narrows a policy by each that does narrow it.
-    /// `before`: those of the last generation. Refused files are findings, which are warnings.
+    /// Reads the files of the repositories, and adds each file to the policy that is proved to
+    /// narrow it. `before`: the policies of the last generation. Each refused file is a warning.
     pub(super) fn narrow(
         config: &mut Config,
         policy: Policy,
@@ -243,7 +243,7 @@ fn refusal(
     })
 }
 
-/// Returns the findings for what other users could change of the clones.
+/// Returns a finding for each file of the clones that another user could change.
 pub(super) fn exposures(config: &Config, owners: &Owners) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     let mut paths: Vec<PathBuf> = Vec::new();

@@ -30,7 +30,7 @@ pub struct Running {
     pub gate: Arc<Gate>,
     /// The configuration of the start.
     pub config: Config,
-    /// The policies of repositories that were part of it.
+    /// The policies of repositories that were part of the configuration at the start.
     repository_policies: RepositoryPolicies,
     /// The certificate files for clients, if the gate inspects.
     pub bundle: Option<tls::Bundle>,

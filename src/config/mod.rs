@@ -99,8 +99,8 @@ pub struct Config {
     pub workspaces: Workspaces,
     /// `[[repository-policy]]`: repositories whose own policy narrows this one.
     pub repository_policies: Vec<RepositoryPolicy>,
-    /// The policies of repositories that are part of this one: their names and digests. They are
-    /// part of the digest.
+    /// The names and digests of the policies of repositories that are part of this policy. `digest`
+    /// covers them.
     pub narrowed_by: Vec<String>,
     /// `[upstream.*]`: settings for TLS to some destinations.
     pub upstreams: Vec<Upstream>,
@@ -108,7 +108,7 @@ pub struct Config {
     pub shadow: Option<PathBuf>,
     /// `[ledger]`, if there is one.
     pub ledger: Option<Ledger>,
-    /// `[notify.NAME]`: where reviewers are notified of new requests.
+    /// `[notify.NAME]`: the receivers of notifications about new requests.
     pub notifiers: Vec<Notifier>,
     /// `[exceptions] longest`: the maximum duration of an exception.
     pub max_exception: std::time::Duration,

@@ -1,4 +1,4 @@
-//! `[notify.NAME]`: where reviewers are notified of new requests for approval.
+//! `[notify.NAME]`: the receivers of notifications about new requests for approval.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const MAX_LINK: usize = 500;
 /// The part of `link` that the id of a request replaces.
 pub const REQUEST: &str = "{request}";
 
-/// Where reviewers are notified.
+/// One receiver of notifications for reviewers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Notifier {
     /// The name in records and messages.
@@ -59,9 +59,9 @@ pub enum Delivery {
 /// A receiver of POST requests.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Webhook {
-    /// Its URL.
+    /// The URL of the receiver.
     pub url: WebhookUrl,
-    /// What the body is.
+    /// The format of the body.
     pub format: WebhookFormat,
     /// `key-file`: the key that signs messages, read for each message.
     pub key_file: Option<PathBuf>,
@@ -107,7 +107,7 @@ pub enum WebhookError {
 }
 
 impl Webhook {
-    /// Returns the URL. Reads the file that has it.
+    /// Returns the URL; reads `url-file` if the section has one.
     pub fn url(&self) -> Result<Url, WebhookError> {
         match &self.url {
             WebhookUrl::Written(url) => Ok(url.clone()),
@@ -250,7 +250,7 @@ impl Reader<'_> {
         self.webhook().map(Delivery::Webhook)
     }
 
-    /// Whether a program is named by its absolute path, and no key of a webhook stands beside it.
+    /// Whether a program has an absolute path, and the section has no key of a webhook.
     fn program(&mut self, program: &Spanned<String>) -> bool {
         let written = &self.section.value;
         let lists = [written.addresses.first(), written.roots.first()];

@@ -172,8 +172,8 @@ fn rule_id(repository: &str, id: &str) -> String {
     format!("{repository}.{id}")
 }
 
-/// Returns the finding for a rule that is more than a deny for the own callers. An ask is none: it
-/// comes before allows and before a default that denies.
+/// Returns the finding for a rule that is not a plain deny for the callers of the repository. An ask
+/// could widen: it comes before a default that denies.
 fn only_denies(rule: &Placed<source::Rule>) -> Option<Diagnostic> {
     let value = &rule.value;
     if value.verdict.get_ref() != "deny" {

@@ -1,5 +1,5 @@
-//! The state of a configuration's files in the file system, by which a poll sees without reading
-//! them that no file has changed.
+//! The state of a configuration's files in the file system. A poll compares it to detect a change
+//! without reading the files.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
@@ -12,8 +12,8 @@ use super::{Config, folder_of, glob};
 
 /// Files of fewer bytes in all are read at each poll: reading them takes less than a millisecond.
 const MIN_BYTES: u64 = 1 << 20;
-/// How long ago a file must have been changed: a later change then has another time, however
-/// coarse the times of the file system are.
+/// The age of the last change of each file, at least. A later change then has another time, also on a
+/// file system with coarse times.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// The files of a configuration, each with its state; `None` if there is no such file.
@@ -49,8 +49,8 @@ impl Stamp {
         Some(Self(paths.into_iter().map(state).collect()))
     }
 
-    /// Whether it may stand for reading the files: they are large, and the last change was long
-    /// enough before `now`, the time at which the stamp was made.
+    /// Whether a poll may compare the stamp instead of reading the files: the files are large, and
+    /// their last change was long enough before `now`, the time at which the stamp was made.
     pub fn replaces_reading(&self, now: Timestamp) -> bool {
         let bytes: u64 = self.states().map(|state| state.bytes).sum();
         bytes >= MIN_BYTES && self.states().all(|state| state.is_settled(now))

@@ -292,8 +292,8 @@ impl Written {
         }
     }
 
-    /// Finds the URLs of webhooks, whose paths may be secrets, and keys in place of the path of
-    /// their file or under another name.
+    /// Finds the secrets in `[notify.NAME]`: URLs of webhooks, whose paths may be secrets, and keys that
+    /// are written in place of the path of their file or under another name.
     fn note_webhooks(&mut self, source: &Arc<Source>, notifiers: &Spanned<DeValue<'_>>) {
         const SHOWN: [&str; 10] = [
             "addresses",

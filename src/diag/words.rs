@@ -1,5 +1,5 @@
-//! Finds the known word that resembles an unknown one, quotes words for a shell, and makes texts of
-//! others harmless.
+//! Finds the known word that resembles an unknown one, quotes words for a shell, and removes control
+//! and invisible characters from untrusted text.
 
 /// Returns the `known` word that `word` most likely means: at most two letters differ, or the
 /// beginnings are equal.

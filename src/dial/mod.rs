@@ -54,7 +54,7 @@ pub struct Dialer {
     connect_timeout: Duration,
     dns_timeout: Duration,
     clock: Clock,
-    /// The one origin that is dialled, if this is no dialer of real destinations.
+    /// The origin that is dialled instead of every destination; `None` for a gate with callers.
     stand_in: Option<StandIn>,
 }
 
@@ -339,7 +339,7 @@ impl Dialer {
             Ok(Ok((stream, address))) => {
                 // Small messages in both directions are the rule: no Nagle.
                 let _ = stream.set_nodelay(true);
-                // The checks that follow are about the destination, not about its stand-in.
+                // The address for later checks and records is that of the destination, not of the stand-in.
                 let stood_for = addresses.first().filter(|_| origin.is_some());
                 Ok(Upstream {
                     stream: Stream::Tcp(stream),

@@ -29,11 +29,12 @@ pub struct LedgerStatus {
     pub revision: u64,
     /// When the ledger last answered.
     pub answered: Option<Timestamp>,
-    /// Why it does not answer now; `None`: it answers.
+    /// Why the ledger does not answer now; `None`: the ledger answers.
     pub failure: Option<String>,
     /// Attempts to read or append that failed, since the start.
     pub failures: u64,
-    /// Whether what it grants counts as ended: it has not answered for too long.
+    /// Whether the ledger has not answered for `stale-after`: its exceptions and approvals count as
+    /// ended.
     pub is_stale: bool,
 }
 

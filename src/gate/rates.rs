@@ -192,7 +192,7 @@ struct Part {
 #[derive(Debug)]
 pub struct Rates {
     parts: [Mutex<Part>; PARTS],
-    /// Selects the part of a caller.
+    /// The hash function that selects the part of a caller.
     hasher: DefaultHashBuilder,
     /// The shared entry of callers without room in the table.
     shared: ArcSwap<CallerRates>,

@@ -67,7 +67,7 @@ pub struct Snapshot {
     pub admin_names: Arc<[Arc<str>]>,
     /// The programs that the gate may start, with the record of each start.
     pub programs: Programs,
-    /// Where reviewers are notified of new requests for approval.
+    /// The receivers of notifications about new requests for approval.
     pub notifiers: Arc<[Notifier]>,
     /// The folders that are mapped to repositories.
     pub workspaces: Workspaces,

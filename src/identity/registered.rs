@@ -35,9 +35,9 @@ pub(super) struct Registered {
 
 #[derive(Debug)]
 struct Agent {
-    /// Its present session.
+    /// The present session of the agent.
     session: Arc<str>,
-    /// Its earlier sessions, the newest last.
+    /// The earlier sessions of the agent, the newest last.
     earlier: VecDeque<Arc<str>>,
     pid: u32,
     /// The start of the process, in the kernel's ticks since boot.

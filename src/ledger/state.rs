@@ -239,7 +239,8 @@ impl State {
         }
     }
 
-    /// A reviewer has one vote on what several requests ask alike. Votes that ended are removed.
+    /// Adds a vote. Replaces an earlier vote of the reviewer on a like request, and removes votes that
+    /// ended.
     fn vote(&mut self, review: &Review, voter: &Voter, entry: &Entry) {
         let is_replaced = |it: &Voted| it.voter.name == voter.name && it.review.is_like(review);
         self.votes

@@ -377,8 +377,8 @@ impl Delta {
         }
     }
 
-    /// Compares the programs that read a request before a reviewer. A program can only deny, but it
-    /// runs as the user of the gate: another one is wider too.
+    /// Compares the programs of `first-reader`. A program can only deny, but it runs as the user of the
+    /// gate: a new program counts as wider as well as narrower.
     fn compare_first_readers(&mut self, old: &Asking, new: &Asking) {
         let name = |it: &Asking| it.first_reader.as_deref().map(|words| words.join(" "));
         let (old, new) = (name(old), name(new));

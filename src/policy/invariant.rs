@@ -344,8 +344,8 @@ impl Search {
 }
 
 impl Broken {
-    /// Returns the reason why a flow counts that the invariant does not name, or that no client may
-    /// be able to send.
+    /// Returns the reason why a flow counts although the invariant does not name it, or although no
+    /// client is known to send it.
     pub(super) fn how(&self) -> Option<&'static str> {
         match self.how {
             _ if !self.can_be_sent => Some(

@@ -31,7 +31,7 @@ pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Find
     unused_upstreams(source, findings);
 }
 
-/// Reports upstreams that no flow is sent to.
+/// Reports each `[upstream.NAME]` that no flow uses.
 fn unused_upstreams(source: &source::Policy, findings: &mut Findings) {
     let granted = |name: &Spanned<String>| {
         let mut rules = source.rules.iter();

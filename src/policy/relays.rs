@@ -12,7 +12,7 @@ use super::source::{self, Placed};
 
 /// Returns a finding for each host that is a relay (`config/relays.txt`): of an allow that names it, and
 /// of a `[[destination]]` whose category an allow selects. An allow with `does.paths` is left out: it
-/// names what it needs there.
+/// opens only the listed paths.
 pub fn relay_findings(source: &source::Policy, policy: &Policy) -> Vec<Diagnostic> {
     let written = source.rules.iter().zip(&policy.rules);
     let open = written.filter(|(_, rule)| is_open(rule));

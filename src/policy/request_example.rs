@@ -1,9 +1,9 @@
 //! Requests that a client can send: a method and a path, with the facts that the reader of the service
 //! reads from them.
 //!
-//! A part of a [`Space`](super::compare::Space) has one value of each fact, chosen on its own. A
-//! request has facts that its method, its path and its body tell together. Where a finding names a
-//! flow, the flow has to be one that a client can send.
+//! A part of a [`Space`](super::compare::Space) has one value of each fact, independent of the other
+//! facts. The facts of a real request follow from its method, path and body together. A finding has
+//! to name a flow that a client can send.
 
 use crate::name::Path;
 
@@ -19,8 +19,8 @@ const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
 
 impl Policy {
     /// Returns flows that a client can send and that resemble a flow: each with the facts that the
-    /// policy reads from its method and path; facts that only a body tells are taken over. Whether
-    /// they are decided like that flow is for the caller to find out. A tunnel is returned as it is.
+    /// policy reads from its method and path; facts that only a body has are copied. The caller has to
+    /// check that the policy decides them like the given flow. A tunnel is returned unchanged.
     pub(super) fn requests_like<'p>(
         &'p self,
         point: &'p Point,
@@ -79,7 +79,7 @@ fn with_longer_names(facts: &RequestFacts) -> RequestFacts {
     }
 }
 
-/// Returns the facts of a head, with those wanted ones that its body may tell.
+/// Returns the facts of a head, with the wanted facts that its body may have.
 fn completed(read: RequestFacts, wanted: &RequestFacts, method: &str) -> RequestFacts {
     let mut facts = read;
     let body = facts.body;

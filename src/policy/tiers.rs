@@ -51,7 +51,7 @@ impl Tiers {
         }
     }
 
-    /// Sets every tier to refuse at once what needs an approval.
+    /// Sets every tier to refuse at once each flow that needs an approval.
     pub(super) fn remove_reviewers(&mut self) {
         for tier in self.looser.iter_mut().chain([&mut self.strictest]) {
             tier.asking = Asking::default();

@@ -1,5 +1,5 @@
-//! The consequences of a target that cannot be resolved or dialled: the refusal of the flow, or the
-//! way without its parents.
+//! Handles a target that cannot be resolved or dialled: the refusal of the flow, or a route without
+//! parents.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::policy::{Decision, Named};
 use super::flow::Flow;
 use super::refusal::{Code, Refusal};
 
-/// The route of a target without its parents.
+/// Finds a route to the target without parents, and records its addresses.
 pub(super) async fn past_parents(
     flow: &mut Flow,
     target: &Target,

@@ -663,7 +663,7 @@ impl Flow {
                     return Ok(upstream);
                 }
                 Err(DialError::Parent(error)) if error.leaves_out() && route.falls_back() => {
-                    // The new route has no parents, so this recursion ends.
+                    // The new route has no parents, so the loop ends.
                     route = Box::pin(past_parents(self, &route.target, decision)).await?;
                 }
                 Err(error) => return Err(not_dialled(error)),
@@ -679,7 +679,7 @@ impl Flow {
     ) -> Result<Result<Upstream, DialError>, Refusal> {
         let snapshot = self.snapshot();
         let via = match &self.via {
-            // Only a parent reads it.
+            // Only a parent reads the `Via` field of the CONNECT.
             _ if route.parents.is_empty() => String::new(),
             Some(before) => format!("{before}, 1.1 {}", self.gate.pseudonym),
             None => format!("1.1 {}", self.gate.pseudonym),

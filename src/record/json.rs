@@ -20,11 +20,11 @@ const LINE_CAPACITY: usize = 1280;
 
 /// One JSON object being written; [`Object::end`] closes the line.
 ///
-/// Each value takes its space at once, so that the length is checked once for a field and not for
-/// each of its parts.
+/// The space for each value is reserved at once, so that the length is checked once for a field and
+/// not for each of its parts.
 pub(super) struct Object {
     bytes: Vec<u8>,
-    /// How many of `bytes` are written.
+    /// The number of written bytes at the start of `bytes`.
     used: usize,
 }
 
@@ -303,7 +303,7 @@ impl Object {
         self.put([part]);
     }
 
-    /// Appends parts, whose space is taken at once.
+    /// Appends parts; reserves the space for all of them at once.
     #[expect(
         clippy::inline_always,
         reason = "parts whose length is known at compile time cost a few instructions each"

@@ -127,7 +127,7 @@ pub struct Needs {
     by_need: HashMap<Need, Seen>,
     /// The last day of each session.
     sessions: HashMap<Session, String>,
-    /// Sessions with a flow that was not judged, or that no need has.
+    /// Sessions with a flow that was not judged, or that belongs to no need.
     unknown: HashSet<Session>,
     fetches: HashMap<u64, i64>,
     hasher: DefaultHashBuilder,
@@ -258,8 +258,8 @@ impl Needs {
         Some(session)
     }
 
-    /// Notes when a session fetched a page. If there are too many sessions, those whose fetch causes
-    /// no flow any more are forgotten first.
+    /// Notes when a session fetched a page. If there are too many sessions, those with a fetch older than
+    /// [`AFTER_FETCH`] are removed first.
     fn note_fetch(&mut self, session: u64, at: i64) {
         if self.fetches.len() >= MAX_FETCHES {
             self.fetches.retain(|_, last| at - *last <= AFTER_FETCH);

@@ -69,7 +69,7 @@ impl StandIn {
         &self.root
     }
 
-    /// Upstreams with the names of `configured` that trust the origin, and only it. They present no
+    /// Upstreams with the names of `configured` that trust only the origin, and present no client
     /// certificate.
     pub fn upstreams(&self, configured: &Upstreams) -> Upstreams {
         let roots = Roots::new(vec![self.root.clone()]);

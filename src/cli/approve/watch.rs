@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::{Answer, At, Failure, Note, print, text, whole};
 
-/// The time between two looks for new requests.
+/// The interval at which the command asks the gate for new requests.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Shown at the start. A process that can write to a terminal can also make it answer.
+/// The note at the start. A process with access to the terminal can type the answer.
 const NOTE: &str = "tidegate: waiting for requests; end with Ctrl-C\n  \
     answer at a terminal that no agent can reach: one of another user, or with the agent in a jail \
     (`tidegate help approvals`)\n";
@@ -92,7 +92,7 @@ impl Watch {
         self.scope.as_deref().unwrap_or(default)
     }
 
-    /// Shows a request, then asks. What was typed before the question is no answer to it.
+    /// Shows a request, then asks. Keys typed before the question are discarded.
     fn ask(&self, request: &Value) -> Reply {
         print::out(&format!("\n{}", whole(request)));
         let scope = self.scope(request);

@@ -17,7 +17,7 @@ const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// An entry of the catalogue whose source is old.
 #[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct OldEntry {
-    /// The month of the source, `YYYY-MM`; that of the file if the source has none.
+    /// The month of the source, `YYYY-MM`; the month of the file if the source has none.
     month: String,
     /// The first host of the entry.
     pub(super) host: String,
@@ -30,7 +30,7 @@ pub(super) fn findings(loaded: &Loaded, config: &Config, now: Timestamp) -> Vec<
     found
 }
 
-/// The end in words, if it is soon.
+/// Formats an end that is in the future and within [`SOON`]; otherwise `None`.
 fn soon(end: Timestamp, now: Timestamp) -> Option<String> {
     let left = end.duration_since(now);
     let is_soon = end > now && left <= SOON;
@@ -165,7 +165,7 @@ mod tests {
             let config = config.unwrap_or_else(|| panic!("{findings:?}"));
             exceptions(&config, at("2026-01-30T00:00:00Z")).len()
         };
-        // Each has ended by the clock of the machine: what lasts too long does not load.
+        // Each has ended by the clock of the machine: an exception that lasts too long does not load.
         assert_eq!(count("2026-02-05"), 1);
         assert_eq!(count("2026-03-05"), 0);
         assert_eq!(count("2026-01-05"), 0);

@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::diag::Diagnostic;
 use crate::replay::{Line, Recorded, each_line};
 
-/// Older records are not looked at.
+/// The age of a record that is read, at most.
 const PERIOD: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// What records of the period hold.
+/// The flows on record in the period.
 struct Seen<'c> {
     /// The rules that decided no flow so far.
     idle: HashSet<&'c str>,
@@ -22,12 +22,12 @@ struct Seen<'c> {
     last: Option<Timestamp>,
 }
 
-/// Returns a finding for each allow and ask that decided no flow of these records. A deny that nothing
-/// meets may be wanted.
+/// Returns a finding for each allow and ask that decided no flow of these records. A deny without
+/// flows may be intended.
 ///
 /// # Errors
 ///
-/// A file that cannot be read, and files without a decision of the period.
+/// Returns `Err` if a file cannot be read, or if the files have no decision of the period.
 pub(super) fn findings(
     files: &[PathBuf],
     config: &Config,
@@ -74,7 +74,7 @@ pub(super) fn findings(
 }
 
 impl Seen<'_> {
-    /// Adds a line that decides a flow, if it is not older than `from`.
+    /// Adds a line, if the line decides a flow and is not older than `from`.
     fn add(&mut self, line: &[u8], from: Timestamp) {
         let Ok(line) = Recorded::read(line) else {
             return;

@@ -28,7 +28,7 @@ const WORDS: [(&str, &str, &[&str]); 4] = [
     ("from", "groups", &["group"]),
     ("from", "tiers", &["group", "repository", "tier", "tiers"]),
     ("to", "categories", &["catalogue", "destination"]),
-    // Its requests are seen only where TLS is inspected.
+    // The gate sees the requests to a destination only where TLS is inspected.
     (
         "does",
         "",
@@ -68,8 +68,8 @@ pub(super) fn widened_exceptions(before: &Side, after: &Side) -> Vec<String> {
     found
 }
 
-/// Returns the changed section by which rules may bound every exception differently: the rules that
-/// grant something or deny networks, the loopback services, or a section that defines their words.
+/// Returns a changed section that may change the bounds of every exception: the rules that grant
+/// something or deny networks, the loopback services, or a section that defines a name in such a rule.
 fn changed_bounds<'s>(before: &Side, after: &Side, changed: &BTreeSet<&'s str>) -> Option<&'s str> {
     let [were, are] = [before, after].map(bounds);
     let defines = |name: &&str| {
@@ -84,8 +84,8 @@ fn changed_bounds<'s>(before: &Side, after: &Side, changed: &BTreeSet<&'s str>) 
     changed.iter().copied().find(defines)
 }
 
-/// Returns the rules that bound an exception: those that grant private addresses or inspection, and
-/// the denies of networks, which hold for the addresses of its names.
+/// Returns the rules that bound an exception: rules with `grant`, and denies of networks, which hold
+/// for the addresses of the names in the exception.
 fn bounds(side: &Side) -> Vec<(String, toml::Value)> {
     let bounds = side.rules.iter().filter(|rule| {
         let is_deny = rule.get("verdict").and_then(toml::Value::as_str) == Some("deny");

@@ -272,7 +272,7 @@ impl Change {
         Self::of_own_file(folder.join("hooks/tidegate.json"), format!("{hooks:#}\n"))
     }
 
-    /// Writes a file that is the gate's alone.
+    /// Plans a file that only this command writes.
     fn of_own_file(path: PathBuf, after: String) -> Result<Self, String> {
         let before = files::read(&path)?;
         let is_ours = |text: &String| text.contains(PLUGIN_SIGN);

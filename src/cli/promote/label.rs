@@ -1,8 +1,8 @@
 //! Proposed labels: a `[[destination]]` for hosts that neither the policy nor the catalogue names.
 //!
-//! Which purpose a host has is told by the client program and by the tool that fetched from it. The
-//! caller chooses both, and a label can make other rules allow the host: so a label is proposed only
-//! if it allows nothing more.
+//! The purpose of a host follows from the client program and from the tool that fetched from the host.
+//! The caller chooses both, and a label can make other rules allow the host. So a label is proposed
+//! only if the label allows no further flow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::replay::{Need, Seen};
 use super::super::edit;
 use super::rule::Proposed;
 
-/// The services whose clients name themselves, by the beginning of `User-Agent`.
+/// The service of each client program, by the beginning of its `User-Agent`.
 const CLIENTS: [(&str, &str); 12] = [
     ("git/", "git"),
     ("npm/", "npm"),
@@ -38,11 +38,11 @@ pub(super) struct Label {
     port: u16,
 }
 
-/// The purpose of a host, as far as its flows tell: category and service.
+/// The purpose of a host, from its flows: category and, if its clients are of one, service.
 type Purpose = (String, Option<String>);
 
 impl Label {
-    /// Returns the labels of all hosts of the rules that have none.
+    /// Returns labels for the unlabelled hosts of the rules.
     pub(super) fn all(rules: &[Proposed<'_>], policy: &Policy, catalogue: &Catalogue) -> Vec<Self> {
         let mut found: BTreeMap<(Purpose, u16), BTreeSet<String>> = BTreeMap::new();
         for rule in rules {
@@ -72,7 +72,7 @@ impl Label {
             edit::quoted(&self.category),
             edit::list(&self.hosts),
         );
-        // With a port, plain HTTP may go to it as well.
+        // `ports` opens a port for plain HTTP as well, so 443 is not written.
         if self.port != 443 {
             let _ = writeln!(text, "ports = [{}]", self.port);
         }

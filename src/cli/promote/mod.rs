@@ -48,8 +48,9 @@ pub(super) struct Promote {
     json: bool,
 }
 
-/// Removes the labels by which some flow passes that the rules alone refuse: callers choose what labels
-/// are made of. The label of a host has no effect on other hosts, so each is compared alone.
+/// Removes each label with which a flow passes that the proposed rules alone refuse: a label is made
+/// from names that callers choose. The label of a host has no effect on other hosts, so each label is
+/// compared alone.
 fn drop_wide_labels(
     proposal: &mut Proposal<'_>,
     compile: &impl Fn(&str) -> Result<(Config, Policy), Vec<Diagnostic>>,

@@ -24,7 +24,7 @@ pub(super) type Found<'n> = (&'n Need, &'n Seen);
 /// The result for all needs.
 #[derive(Debug, Default)]
 pub(super) struct Proposal<'n> {
-    /// The proposed rules, those that most sessions need first.
+    /// The proposed rules, the rule with the largest number of sessions first.
     pub(super) rules: Vec<Proposed<'n>>,
     /// The proposed labels of hosts that the policy does not name.
     pub(super) labels: Vec<Label>,
@@ -82,7 +82,7 @@ impl<'n> Proposal<'n> {
         proposal
     }
 
-    /// Keeps the rules that most sessions need.
+    /// Keeps the [`MAX_RULES`] rules that the largest number of sessions need.
     fn bound(&mut self) {
         self.rules.sort_by_key(|rule| {
             let sessions = rule.needs.iter().map(|(_, seen)| seen.sessions());
@@ -96,7 +96,7 @@ impl<'n> Proposal<'n> {
         }
     }
 
-    /// Leaves the needs of a rule to a person.
+    /// Moves the needs of a rule to the list that a person has to examine.
     fn examine(&mut self, rule: Proposed<'n>, why: &'static str) {
         let needs = rule.needs.into_iter();
         let needs = needs.map(|(need, seen)| (need, seen, vec![why]));
@@ -104,7 +104,7 @@ impl<'n> Proposal<'n> {
     }
 
     /// Keeps the rules whose text fits the configuration, then the labels and tests that fit it with
-    /// these rules. The needs of the other rules are for a person.
+    /// these rules. A person has to examine the needs of the other rules.
     pub(super) fn retain(&mut self, fits: impl Fn(&str) -> bool) {
         for rule in std::mem::take(&mut self.rules) {
             if fits(&rule.text()) {

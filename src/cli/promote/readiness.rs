@@ -20,8 +20,8 @@ const SPAN: i64 = 14;
 pub(super) struct Readiness {
     /// Flows of the last seven days, and how many of them pass with the proposal.
     pub(super) week: (u64, u64),
-    /// Sessions with flows in that time, and how many of them need nothing more: each of their flows
-    /// passes, or is left denied. One session with many flows counts once.
+    /// Sessions with flows in the last seven days, and how many of them need no further rule: each of
+    /// their flows passes, or is left denied. One session with many flows counts once.
     pub(super) sessions: (usize, usize),
     /// The repositories in the policy without a flow.
     pub(super) repositories: Vec<String>,

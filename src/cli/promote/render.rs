@@ -134,7 +134,7 @@ pub(super) fn text(
     text
 }
 
-/// Formats what the hosts of a rule are for, and what says so.
+/// Formats the purpose of the hosts of a rule, with the source of that purpose.
 fn purpose(rule: &Proposed<'_>, proposal: &Proposal<'_>, policy: &Policy) -> String {
     if rule.needs.iter().all(|(need, _)| is_labelled(need, policy)) {
         let ecosystem = rule.key.ecosystem.as_deref();

@@ -30,7 +30,7 @@ pub(super) struct Key {
     pub(super) tier: String,
     /// The verified repositories of the callers; empty if there are too many, or callers without one.
     pub(super) repositories: Vec<String>,
-    /// The groups that each caller had, where the repositories do not tell the callers.
+    /// The groups that all callers had, if `repositories` is empty.
     pub(super) groups: Vec<String>,
     pub(super) category: String,
     /// The package ecosystem of the host, in the catalogue.
@@ -245,7 +245,7 @@ impl<'n> Proposed<'n> {
         }
     }
 
-    /// Whether the requests have more names of one kind than a person reads one by one.
+    /// Whether the requests have more than [`MAX_NAMES`] names of one kind.
     pub(super) fn has_many_names(&self) -> bool {
         let fields: [fn(&Does) -> &Option<String>; 3] =
             [|it| &it.repository, |it| &it.reference, |it| &it.package];

@@ -11,8 +11,9 @@ use super::proposal::Proposal;
 /// Maximum number of flows of one trial.
 const MAX_ENTRIES: usize = 10;
 
-/// Returns the tables: for each rule with a condition on the caller besides the tier, that one such
-/// caller reaches what it reached; for each tier, that the flows which are left denied stay refused.
+/// Returns the tables. For each rule with a condition on the caller besides the tier, a trial asserts
+/// that one such caller still reaches its recorded destinations. For each tier, a trial asserts that
+/// the flows which are left denied stay refused.
 pub(super) fn trials(proposal: &Proposal<'_>) -> Vec<String> {
     let mut tables: Vec<String> = Vec::new();
     for rule in &proposal.rules {

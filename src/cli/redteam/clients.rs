@@ -13,13 +13,13 @@ use crate::policy::redteam::{Client, Step};
 use super::origin::MARK;
 use super::repositories;
 
-/// How long one client may take; then it and its children are ended.
+/// The time limit for one client; then the client and its children are killed.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same for curl, which ends itself.
+/// The time limit that curl applies to itself (`-m`), in seconds.
 const CURL_SECONDS: &str = "20";
-/// Characters that are kept of what a client says, at most.
+/// Characters kept of the output of a client, at most.
 const MAX_SAID: usize = 300;
-/// The body of requests that send something.
+/// The body of requests that have one.
 const BODY: &str = "tidegate-redteam";
 
 /// The settings of every client.
@@ -48,11 +48,11 @@ pub(super) struct Turn<'a> {
 /// How a client ended.
 #[derive(Clone, Debug)]
 pub(super) enum Ended {
-    /// It ended by itself. Contains the exit code, and the end of what it said.
+    /// The client ended by itself. Contains the exit code, and the end of its output.
     Exit(Option<i32>, String),
-    /// It was ended after [`CLIENT_TIMEOUT`].
+    /// The client was killed after [`CLIENT_TIMEOUT`].
     TooLate,
-    /// It did not start.
+    /// The client did not start. Contains the reason.
     NotStarted(String),
 }
 
@@ -175,7 +175,7 @@ pub(super) fn curl(step: &Step, run: &str, follows: bool) -> Vec<String> {
         }
         [method, url] => add(&["-X", method, url]),
         [url] if url.contains("://") => add(&[url]),
-        // A tunnel: with TLS inside, as every tunnel that a rule does not call raw.
+        // A tunnel with TLS inside: the gate requires TLS without `grant.raw`.
         [place] => add(&[&format!("https://{place}/")]),
         _ => {}
     }
@@ -221,7 +221,7 @@ fn agent(run: &str) -> String {
     format!("{MARK}{run}")
 }
 
-/// Variables that keep npm to the one request that it is asked for.
+/// Variables that stop npm from making requests besides the installation.
 fn npm_settings(home: &Path) -> Vec<(&'static str, String)> {
     let cache = home.join("npm").display().to_string();
     let global = home.join("npmrc").display().to_string();

@@ -1,8 +1,8 @@
 //! `tidegate redteam run`: plays the red team with real clients through a gate of its own.
 //!
 //! The gate runs in this process with the given policy, on a free port of loopback. Each scenario
-//! is played in each tier; its records and what reached the origin say what became of it. Every
-//! destination is one origin on loopback: the gate of this command can dial nothing else.
+//! is played in each tier; the records and the requests that reached the origin give its result.
+//! Every destination is one origin on loopback: the gate of this command cannot dial another address.
 
 mod clients;
 mod origin;
@@ -100,7 +100,7 @@ impl Run {
         Ok(report::answer(&live))
     }
 
-    /// Leaves the scenarios that were asked for.
+    /// Keeps the scenarios that `--scenario` names; without the option, all.
     fn choose(&self, scenarios: &mut Vec<Scenario>) -> Result<(), String> {
         let known = |name: &&Arc<str>| scenarios.iter().any(|it| it.id == **name);
         if let Some(name) = self.scenario.iter().find(|name| !known(name)) {

@@ -34,9 +34,9 @@ pub(super) const MARK: &str = "tidegate-redteam/";
 const MAX_BODY: usize = 4 << 20;
 /// Noted requests, at most.
 const MAX_ARRIVALS: usize = 10_000;
-/// How long one connection may last.
+/// The duration of one connection, at most.
 const CONNECTION_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long a client may wait before it speaks.
+/// The time limit for a client to send its first bytes or a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A request that reached the origin.
@@ -47,11 +47,11 @@ pub(super) struct Arrival {
     /// The host in its `Host` field, without a port.
     host: String,
     method: String,
-    /// Without the query.
+    /// The path without the query.
     path: String,
 }
 
-/// What the origin answers to the client of one run, besides an empty document.
+/// The answer of the origin to the client of one run. Without one, the answer is an empty document.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// A redirect to that URL, at the host that redirects.
@@ -85,13 +85,13 @@ impl Origin {
         }
     }
 
-    /// Sets what the client of a run is answered.
+    /// Sets the answer to the client of a run.
     pub(super) fn answer(&self, run: &str, answer: Answer) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.answers.insert(run.to_owned(), Arc::new(answer));
     }
 
-    /// Whether a request of that run reached the host: that request if one is named, or any.
+    /// Whether a request of a run reached the host: the given request, or any if none is given.
     pub(super) fn was_reached(&self, run: &str, host: &str, request: Option<(&str, &str)>) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.arrivals.iter().any(|arrival| {

@@ -1,4 +1,4 @@
-//! What became of a scenario: from the records of the gate, and from what reached the origin.
+//! The result of a scenario, from the records of the gate and the requests that reached the origin.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub(super) struct Log(HashMap<String, Vec<Map<String, Value>>>);
 
 /// A scenario in a tier, as it was played live.
 pub(super) struct Live<'p> {
-    /// The same, as the policy judges it without a gate.
+    /// The scenario as the policy judges it without a gate.
     pub(super) played: &'p Played<'p>,
     /// The steps in their order; `Err`: why the scenario was not played.
     pub(super) steps: Result<Vec<LiveStep>, NotTaken>,
@@ -39,48 +39,48 @@ pub(super) struct Live<'p> {
 pub(super) struct LiveStep {
     pub(super) taken: Taken,
     pub(super) result: StepResult,
-    /// The record that tells the most of it: the refusal, else the last decision.
+    /// The record of the refusal, else of the last decision.
     pub(super) record: Option<Map<String, Value>>,
 }
 
-/// What became of a step.
+/// The result of a step.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum StepResult {
-    /// The gate refused it, and it did not reach the destination.
+    /// The gate refused the step, and its request did not reach the destination.
     Stopped,
-    /// It reached the destination.
+    /// The request reached the destination.
     Passed,
-    /// Neither. Contains the reason, as far as it is known.
+    /// Neither refused nor at the destination. Contains the reason, if one was found.
     Unknown(String),
 }
 
-/// What became of a scenario.
+/// The result of a scenario.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum End {
     /// The step that must be stopped was refused, for the reason that the policy gives.
     Stopped,
-    /// It passed, as the policy says and as the built-in policy allows.
+    /// The step passed, as the policy says and as the built-in policy allows.
     Passes,
-    /// It passed, and the built-in policy refuses it in the tier of this name.
+    /// The step passed, and the built-in policy refuses it in the tier of this name.
     Fails,
-    /// The gate behaved otherwise than the policy says. Contains the difference.
+    /// The gate decided otherwise than the policy. Contains the difference.
     Differs(String),
-    /// The policy puts no such caller in this tier. Contains the tier that it has.
+    /// The policy puts the caller in another tier. Contains that tier.
     NoCaller(Arc<str>),
-    /// Contains the reason.
+    /// The scenario was not played. Contains the reason.
     NotPlayed(String),
 }
 
 /// Why a scenario was not played.
 #[derive(Clone, Debug)]
 pub(super) enum NotTaken {
-    /// The policy puts the caller in that other tier.
+    /// The policy puts the caller in another tier. Contains that tier.
     OtherTier(Arc<str>),
-    /// Another reason.
+    /// The scenario could not be played. Contains the reason.
     Failed(String),
 }
 
-/// Evidence that is read from the body of a request: no earlier request of the same client has it.
+/// Evidence fields that the gate reads from a body. The earlier requests of a client lack them.
 const OF_BODIES: [&str; 2] = ["tidegate.destination.ref", "gen_ai.tool.name"];
 
 impl Log {
@@ -145,7 +145,7 @@ impl<'p> Live<'p> {
         self.steps.as_ref().ok()?.get(self.played.scenario.stop)
     }
 
-    /// Returns what became of it.
+    /// Returns the result.
     pub(super) fn end(&self) -> End {
         let steps = match &self.steps {
             Ok(steps) => steps,
@@ -211,7 +211,7 @@ impl LiveStep {
         let is_stopped = self.result == StepResult::Stopped;
         let decision = &said.decision;
         let (reason, rule) = (decision.reason.code(), &*decision.rule.name);
-        // Only a gate looks names up, and judges the addresses that it finds.
+        // Only a gate resolves names and judges their addresses.
         let by_address = self.record.as_ref();
         if is_stopped && by_address.is_some_and(|it| it.contains_key("dns.answers")) {
             return None;
@@ -248,7 +248,7 @@ impl LiveStep {
         request.is_some_and(|(own, _)| !["", "CONNECT", own].contains(&method))
     }
 
-    /// Returns the fields that the record should have and lacks.
+    /// Returns the evidence fields that the record lacks.
     fn lacks<'e>(&self, evidence: &'e [Box<str>]) -> Vec<&'e str> {
         let record = self.record.as_ref();
         let is_there = |name: &str| record.is_some_and(|record| record.contains_key(name));
@@ -257,7 +257,7 @@ impl LiveStep {
     }
 }
 
-/// Whether a line tells that the policy refused the flow.
+/// Whether a line records that the policy refused the flow.
 fn is_refusal(line: &Map<String, Value>) -> bool {
     ["deny", "ask"].contains(&word(line, "tidegate.verdict"))
 }

@@ -99,7 +99,7 @@ fn result(end: &End) -> &'static str {
     }
 }
 
-/// Formats the step that must be stopped, and what decided it.
+/// Formats the step that must be stopped, with its reason and rule.
 fn why(one: &Live<'_>, end: &End) -> String {
     match end {
         End::Differs(why) | End::NotPlayed(why) => return why.clone(),

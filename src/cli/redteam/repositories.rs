@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::origin::status;
 
-/// How long one command of git may take.
+/// The time limit for one command of git.
 const GIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A repository, and a working copy of it that is one commit ahead.
@@ -26,7 +26,7 @@ pub(super) struct Repositories {
 }
 
 impl Repositories {
-    /// Makes both in a folder.
+    /// Makes the repository and the working copy in a folder.
     pub(super) async fn make(folder: &Path) -> anyhow::Result<Self> {
         let made = Self {
             folder: folder.to_owned(),

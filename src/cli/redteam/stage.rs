@@ -31,9 +31,9 @@ use super::outcome::{Live, Log, NotTaken, Taken};
 use super::package::Package;
 use super::repositories::Repositories;
 
-/// Scenarios that are played at once.
+/// Scenarios that are played at once, at most.
 const AT_ONCE: usize = 4;
-/// How long all scenarios may take together; the rest is not played.
+/// The time limit for all scenarios together. Scenarios after it are not played.
 const RUN_TIMEOUT: Duration = Duration::from_mins(10);
 /// The lifetime of the session of one client.
 const SESSION: Duration = Duration::from_hours(1);
@@ -48,7 +48,7 @@ pub(super) struct Stage {
     stop: CancellationToken,
 }
 
-/// What the clients of all scenarios share.
+/// The state that the clients of all scenarios share.
 struct Shared {
     origin: Arc<Origin>,
     clients: Clients,
@@ -226,8 +226,8 @@ struct Session {
 }
 
 impl Shared {
-    /// Plays the steps in their order, each whatever became of those before: an attacker may have
-    /// performed them elsewhere.
+    /// Plays all steps in their order, also after a step that the gate stopped: an attacker may have
+    /// performed that step elsewhere.
     async fn scenario(&self, steps: &[Step], sessions: &[Session]) -> Vec<Taken> {
         let mut taken: Vec<Taken> = Vec::new();
         for (at, (step, session)) in steps.iter().zip(sessions).enumerate() {
@@ -280,7 +280,7 @@ impl Shared {
         self.clients.run(turn).await
     }
 
-    /// Makes what the origin answers to the client of a step.
+    /// Prepares the answer of the origin to the client of a step.
     async fn prepare(
         &self,
         step: &Step,
@@ -342,7 +342,7 @@ fn trust(folder: &Path, pem: &str) -> anyhow::Result<Vec<(&'static str, String)>
     }))
 }
 
-/// Every destination, once.
+/// Returns every destination of the scenarios, once.
 fn hosts(played: &[Played<'_>]) -> Vec<Host> {
     let mut hosts: Vec<Host> = Vec::new();
     for step in steps(played) {

@@ -60,7 +60,7 @@ impl Gate {
         }
     }
 
-    /// A reading of the ledger by this gate.
+    /// Returns a view of the ledger at the time `now`, as this gate applies it.
     pub(super) fn reading<'s>(
         &self,
         ledger: &'s Ledger,

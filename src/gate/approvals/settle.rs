@@ -33,9 +33,9 @@ pub(super) struct Verdicts<'a> {
 /// Whether the agent's reason was added to a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Explained {
-    /// The request has it.
+    /// The reason is in the request.
     Added,
-    /// A first reader has read the request, or reads it.
+    /// The tier has a first reader, which read the request when it was filed.
     Read,
     /// The caller has no such open request.
     Unknown,
@@ -186,8 +186,8 @@ impl Gate {
         }
     }
 
-    /// Adds the agent's reason to an open request of `caller`, which may have one. A first reader reads
-    /// a request once, as it was filed: the reason of that request cannot change any more.
+    /// Sets the agent's reason of an open request of `caller`. In a tier with a first reader the reason
+    /// cannot change: the first reader reads each request once, when it is filed.
     pub fn explain_request(&self, id: Uuid, caller: &CallerKey, reason: &str) -> Explained {
         let open = |it: &Request| it.key.caller == *caller && it.state.is_open();
         let Some(request) = self.requests.get(id).filter(open) else {
@@ -332,7 +332,7 @@ impl Gate {
     ) -> Result<(), SettleError> {
         let now = self.clock.now();
         let how = verdicts.settlement(now, after(now, max_approval));
-        // Agents choose how often a first reader denies: its denials would fill the ledger.
+        // Denials by a first reader stay out of the ledger: an agent could fill it with them.
         if self.exceptions.has_ledger() && !verdicts.principal.is_first_reader {
             self.append_settled(ReviewResult::Denied, &turn.request, &how, verdicts)
                 .await?;
@@ -554,7 +554,7 @@ struct Counted {
 impl Ballot<'_> {
     /// Counts the vote with earlier ones. `None`: the reviewer voted before.
     fn count(&self, before: &[Vote]) -> Option<Counted> {
-        // Votes from before a reload that now asks for one reviewer are of no use.
+        // Earlier votes are ignored if a reload has set `approvals = 1` since.
         let is_needed = self.asking.approvals > 1;
         let before = before.iter().filter(|it| is_needed && (self.counts)(it));
         let mut votes: Vec<Vote> = before.cloned().collect();

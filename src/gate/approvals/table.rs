@@ -34,7 +34,7 @@ pub struct Requests {
     table: Mutex<Table>,
     /// Turns of first readers.
     pub(super) readers: Readers,
-    /// Notifies held flows.
+    /// Wakes held flows and the notifiers.
     changed: Notify,
 }
 

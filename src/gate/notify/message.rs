@@ -20,7 +20,7 @@ use super::MAX_LISTED;
 
 /// Characters of a text of an agent in a message, at most.
 const MAX_TEXT: usize = 200;
-/// Requests on the desktop, at most: more are not read there.
+/// Requests in a desktop notification, at most.
 const MAX_SHOWN: usize = 3;
 
 /// A message about new requests for approval.
@@ -36,7 +36,7 @@ pub struct Message {
     pub at: Timestamp,
     /// The name in `[notify.NAME]`.
     pub notifier: Arc<str>,
-    /// The new requests, at most [`MAX_LISTED`]. No caller takes the place of another.
+    /// The new requests, at most [`MAX_LISTED`]: the first of each caller, then the second of each.
     pub requests: Vec<ListedRequest>,
     /// The number of further new requests.
     pub more: usize,
@@ -50,14 +50,14 @@ pub struct ListedRequest {
     /// The request, as `GET /v1/approvals/ID` shows it.
     #[serde(flatten)]
     pub request: RequestView,
-    /// How to settle it.
+    /// How a reviewer settles the request.
     pub settle: Settle,
 }
 
 /// How a reviewer settles a request.
 #[derive(Clone, Debug, Serialize)]
 pub struct Settle {
-    /// The command that shows the request, and the commands that settle it.
+    /// The command that shows the request together with the commands that settle it.
     pub command: String,
     /// `link` of the notifier, for this request.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,7 +183,7 @@ fn target(request: &RequestView) -> String {
     format!("{}:{}", request.host, request.port)
 }
 
-/// What the gate knows of a request.
+/// Formats the tier, caller, repository, attempts and time-out of a request.
 fn facts(request: &RequestView) -> String {
     let tier = request.tier.as_deref().unwrap_or_default();
     let caller = &request.caller;
@@ -200,7 +200,7 @@ fn facts(request: &RequestView) -> String {
     )
 }
 
-/// What an agent or a third party wrote, on one line.
+/// Formats the untrusted text of a request, on one line.
 fn written(text: &Untrusted) -> String {
     let mut all = format!("operation {}", text.operation);
     let parts = [

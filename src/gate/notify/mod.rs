@@ -1,10 +1,10 @@
 //! Notifies reviewers of new requests for approval: by webhook, program or desktop.
 //!
-//! Each notifier of `[notify.NAME]` gets at most one message each `every`, and one at a time: a
-//! message tells of all requests that were filed since the last one, and lists [`MAX_LISTED`] of
-//! them. So an agent that files many requests causes no more messages than one. There is no queue:
-//! a message is made from the table of requests when it is sent. A message that was not delivered
-//! is sent again with the next ones, after a longer time.
+//! Each notifier of `[notify.NAME]` gets at most one message each `every`, one after the other. A
+//! message counts all requests filed since the last message, and lists [`MAX_LISTED`] of them. So an
+//! agent that files many requests causes no more messages than an agent that files one. There is no
+//! queue: a message is made from the table of requests when it is sent. The requests of a message
+//! that was not delivered are in the next message, after a longer time.
 //!
 //! No decision and no settlement waits for a message.
 
@@ -47,21 +47,21 @@ enum NotifyError {
     /// The program failed; its end is on record.
     #[error("its program failed: see `program_ended`")]
     Program,
-    /// No answer in time.
+    /// The delivery took longer than [`DELIVERY_TIMEOUT`].
     #[error("it took longer than {} s", DELIVERY_TIMEOUT.as_secs())]
     TimedOut,
 }
 
-/// What one notifier was told.
+/// The state of the deliveries to one notifier.
 #[derive(Debug, Default)]
 struct Progress {
-    /// The requests that a message told of, or tells of now.
+    /// The requests of delivered messages, and of the message on its way.
     told: HashSet<Uuid>,
     /// Whether a message is on its way.
     is_sending: bool,
-    /// No message is sent before.
+    /// The time of the next message, at the earliest.
     next: Option<Instant>,
-    /// Messages that were not delivered, one after the other.
+    /// Failed deliveries since the last success.
     failures: u32,
 }
 
@@ -130,8 +130,8 @@ impl Gate {
         pause
     }
 
-    /// The requests that wait for reviewers and that a notifier was not told of, and the number of
-    /// all that wait.
+    /// Returns the waiting requests that are not in `told`, and the number of all waiting requests of
+    /// the notifier's tiers.
     fn untold(&self, notifier: &Notifier, told: &HashSet<Uuid>) -> (Vec<Request>, usize) {
         let is_of_tier = |request: &Request| {
             let tier = request.facts.tier.as_ref();

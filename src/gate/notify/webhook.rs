@@ -18,7 +18,7 @@ use crate::tls;
 /// The pauses before the second and further attempts.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
-/// Why a webhook has not got a message.
+/// Why a message was not delivered to a webhook.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WebhookFailure {
     /// Its URL or key cannot be used.
@@ -36,7 +36,7 @@ pub(super) enum WebhookFailure {
 }
 
 impl Gate {
-    /// Delivers a message to a webhook, in a few attempts. `name` is that of the notifier.
+    /// Delivers a message to a webhook, in at most three attempts. `name`: the name of the notifier.
     pub(super) async fn post(
         &self,
         snapshot: &Snapshot,

@@ -204,7 +204,7 @@ impl Calls {
                     found => found,
                 }
             }
-            // A process that is not the agent, nor below it.
+            // The process is neither the agent nor below the agent.
             Some("main") | None if process.is_some() && clues.agent.is_some() => Attribution::Left,
             Some("main") | None => self.of_agent(root, clues.asked(), false),
             Some(_) => Attribution::None,
@@ -214,7 +214,7 @@ impl Calls {
     /// The call of a command's flow.
     fn of_command(&self, root: &str, command: &Command<'_>) -> Attribution {
         let Command { span, child, .. } = *command;
-        // A command may have taken the variables of another one: its shell counts as well.
+        // A command may use the variables of another command: its shell must match as well.
         let is_known = |book: &Book| child.is_none_or(|child| book.shell(child).is_some());
         if let Some(book) = self.lock().get(root)
             && is_known(book)

@@ -122,7 +122,7 @@ impl HostSets {
             let place = add(host, Some(at));
             let Some(four) = four else { continue };
             wrapped.extend(wrappings(four));
-            // Of the addresses of one set, any prefix makes the same addresses.
+            // One IPv4 address of each set is enough for the ISATAP addresses with each prefix.
             if seen.insert(place) {
                 wrapped.extend(isatap.iter().flat_map(|net| isatap_in(*net, four)));
             }

@@ -70,8 +70,8 @@ pub(in crate::policy) struct Part {
     pub(in crate::policy) ports: PortSet,
     /// The listed MCP server that a message goes to, in each policy.
     servers: Vec<Option<Arc<str>>>,
-    /// Whether the requests have any action: no rule of the part distinguishes actions. The witness
-    /// has none then.
+    /// Whether the part stands for requests of every action, because no rule of the part distinguishes
+    /// actions. The witness then has no action.
     any_action: bool,
     /// For each policy, the rules that can decide some flow of the part.
     pub(in crate::policy) rules: Vec<Vec<RuleId>>,
@@ -438,8 +438,8 @@ impl<'p> Space<'p> {
     }
 
     /// Whether a comparison of two policies counts a denied flow of a tier as passing: in `observe`
-    /// mode it passes with the addresses and the inspection that allows grant. A proof looks at such
-    /// a tier as if it enforced.
+    /// mode the flow passes with the addresses and the inspection that allows grant. A proof treats
+    /// such a tier as enforcing.
     fn passes_denied(&self, policy: &Policy, tier: Option<TierId>) -> bool {
         let observes = |tier| policy.tiers.tier(tier).mode == Mode::Observe;
         self.policies.len() > 1 && tier.is_some_and(observes)
@@ -619,8 +619,8 @@ impl<'p> Space<'p> {
     }
 
     /// Returns the services that read the requests of a part, one for each of two policies, if they
-    /// differ and a rule for the callers and hosts has a condition on what they read. The facts of a
-    /// part are then those of different requests in each policy.
+    /// differ and a rule for the callers and hosts has a condition on facts that they read. The facts of
+    /// the part then belong to different requests in each policy.
     pub(in crate::policy) fn readers(&self, part: &Part) -> Option<[Option<&'p str>; 2]> {
         let request = part.witness.request.as_ref()?;
         let [before, after] = self.policies[..] else {

@@ -12,10 +12,10 @@ use super::query::Conditions;
 /// The head of a request: method, and path with query.
 pub(in crate::policy) type Head = (Box<str>, String);
 
-/// The texts for the holes of patterns.
+/// The texts for the variable parts of patterns.
 struct Fill<'a> {
     facts: &'a RequestFacts,
-    /// The text for a hole that no fact fills.
+    /// The text for a variable part without a fact.
     other: &'a str,
 }
 

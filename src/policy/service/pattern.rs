@@ -62,7 +62,7 @@ pub(super) struct Segment {
     pub(super) suffix: Box<str>,
 }
 
-/// A part of a segment that may be any text.
+/// The variable part of a segment: it matches any text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Hole {
     Any,

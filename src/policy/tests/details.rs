@@ -1,4 +1,4 @@
-//! Details that the tests of the meaning of a policy do not reach; mutation testing found each.
+//! Cases that mutation testing found untested: details beside the tests of the meaning of a policy.
 
 use std::net::IpAddr;
 use std::time::Duration;

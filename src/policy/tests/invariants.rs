@@ -141,7 +141,7 @@ fn a_network_stands_for_the_names_that_may_resolve_into_it() {
         messages(&format!("{rule}{}", never("10.3.0.0/16"))),
         [""; 0]
     );
-    // The granted network is the larger one, and a deny covers what the invariant names of it.
+    // The granted network is larger, and a deny covers the part of it that the invariant names.
     let part = "[[rule]]\nid = \"part\"\nverdict = \"deny\"\nto.hosts = [\"10.2.3.0/24\"]\n";
     assert_eq!(broken(&format!("{rule}{}", never("10.2.3.0/24"))).len(), 1);
     assert_eq!(

@@ -60,8 +60,8 @@ pub(crate) enum Side {
 }
 
 /// Moves bytes both ways until both sides are done, one breaks off, or both are idle for `idle`.
-/// Then the caller closes both: of the direction that ends last, a plain socket passes the end on
-/// only when it is closed.
+/// Then the caller closes both sockets: a plain socket passes the end of the direction that ends last
+/// on only when the socket is closed.
 ///
 /// The early bytes were read before, and are sent first; they are released once they are written,
 /// so that an idle tunnel does not keep them. The result is `Idle` between `idle` and five quarters
@@ -350,7 +350,7 @@ mod tests {
         let buffers = Buffers::default();
         let relay = async {
             let end = relay(client, upstream, early, &buffers, counters, LONG).await;
-            // As a tunnel does that is dropped.
+            // Closes both sockets, as dropping a tunnel does.
             let _ = tokio::join!(client.shutdown(), upstream.shutdown());
             end
         };
