@@ -80,9 +80,12 @@ pub(super) fn repository_policies(
         let Some(repository) = repository else {
             continue;
         };
-        if all.iter().any(|it| it.repository == repository) || all.len() == MAX_REPOSITORIES {
+        let prefix = rule_prefix(&repository);
+        let is_twice = all.iter().any(|it| rule_prefix(&it.repository) == prefix);
+        if is_twice || all.len() == MAX_REPOSITORIES {
             let message = format!(
-                "`{repository}` is written twice, or there are more than {MAX_REPOSITORIES}"
+                "`{repository}` or a name that is `{prefix}` in records is written twice, or there are \
+                 more than {MAX_REPOSITORIES}"
             );
             let place = section.at(&written.repository);
             findings.push(Diagnostic::error("repository-policy-twice", place, message));
@@ -148,8 +151,9 @@ pub fn read_narrowing(
     }
     for rule in &mut narrowing.rules {
         findings.extend(only_denies(rule));
+        findings.extend(bad_id(rule));
         let id = &mut rule.value.id;
-        let named = rule_id(repository, id.get_ref());
+        let named = format!("{}.{}", rule_prefix(repository), id.get_ref());
         let span = id.span();
         *id = Spanned::new(span.clone(), named);
         rule.value.from.repositories = vec![Spanned::new(span, repository.to_owned())];
@@ -161,15 +165,28 @@ pub fn read_narrowing(
     }
 }
 
-/// Returns the id of a rule in records: no rule of the operator and of another repository has it, or
-/// the file is refused.
-fn rule_id(repository: &str, id: &str) -> String {
+/// Returns a finding for an id with a dot: with the name of another repository in front, the id could be
+/// that of a rule of this one, and the second file that has an id is refused.
+fn bad_id(rule: &Placed<source::Rule>) -> Option<Diagnostic> {
+    let id = &rule.value.id;
+    id.get_ref().contains('.').then(|| {
+        let message = format!(
+            "the id `{}` of a rule of {REPOSITORY_FILE} has a dot",
+            id.get_ref()
+        );
+        let finding = Diagnostic::error("bad-id", rule.at(id), message);
+        finding.help("write letters, digits, `-` and `_`")
+    })
+}
+
+/// Returns the name of a repository as ids of its rules begin in records. Ids have no dot, so no rule of
+/// another repository has the same id.
+fn rule_prefix(repository: &str) -> String {
     let part = |letter: char| {
         let is_part = letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
         if is_part { letter } else { '.' }
     };
-    let repository: String = repository.chars().map(part).collect();
-    format!("{repository}.{id}")
+    repository.chars().map(part).collect()
 }
 
 /// Returns the finding for a rule that is not a plain deny for the callers of the repository. An ask
@@ -211,7 +228,7 @@ pub fn narrowing_as_policy(repository: &str, text: &str) -> String {
     let rules = rules.into_iter().flatten().map(|mut rule| {
         if let Some(table) = rule.as_table_mut() {
             let id = table.get("id").and_then(Toml::as_str).unwrap_or_default();
-            let id = rule_id(repository, id);
+            let id = format!("{}.{}", rule_prefix(repository), id);
             table.insert("id".to_owned(), Toml::String(id));
             let from = [("repositories".to_owned(), named())];
             table.insert("from".to_owned(), Toml::Table(from.into_iter().collect()));
@@ -272,6 +289,10 @@ mod tests {
             (
                 format!("{rule}verdict = \"deny\"\nallows = [\"a.example:443\"]\n"),
                 "repository-widens",
+            ),
+            (
+                "[[rule]]\nid = \"a.b\"\nverdict = \"deny\"\n".to_owned(),
+                "bad-id",
             ),
             ("include = [\"/etc/passwd\"]\n".to_owned(), "unknown-key"),
             ("shadow = \"x\"\n".to_owned(), "unknown-key"),

@@ -95,7 +95,7 @@ impl Message {
                 text,
                 "• {} {}",
                 code(&target(request)),
-                escaped(&facts(request))
+                code(&facts(request))
             );
             let written = written(&request.untrusted);
             let _ = writeln!(

@@ -33,6 +33,8 @@ use webhook::WebhookFailure;
 pub const MAX_LISTED: usize = 10;
 /// The time in which requests that follow each other become one message.
 const COALESCE: Duration = Duration::from_secs(1);
+/// How long the gate waits before it looks for new notifiers and open requests, at most.
+const MAX_PAUSE: Duration = Duration::from_mins(1);
 /// The maximum time between two attempts to deliver, as a multiple of `every`.
 const MAX_BACKOFF: u32 = 10;
 /// The maximum time of one delivery, with all its attempts.
@@ -84,11 +86,12 @@ impl Gate {
             let pause = self.send_due(&mut each, &mut sending);
             tokio::select! {
                 () = &mut changed => tokio::time::sleep(COALESCE).await,
-                () = tokio::time::sleep(pause) => {}
-                Some(ended) = sending.join_next(), if !sending.is_empty() => {
-                    if let Ok(ended) = ended {
-                        self.note_delivered(&mut each, &ended);
-                    }
+                // A reload may add a notifier for requests that are open already.
+                () = tokio::time::sleep(pause.min(MAX_PAUSE)) => {}
+                Some(ended) = sending.join_next(), if !sending.is_empty() => match ended {
+                    Ok(ended) => self.note_delivered(&mut each, &ended),
+                    // A delivery panicked: no notifier waits for its end.
+                    Err(_) => each.values_mut().for_each(|progress| progress.is_sending = false),
                 }
             }
         }
