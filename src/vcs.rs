@@ -14,7 +14,7 @@ mod pins;
 mod revision;
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,8 @@ pub use revision::{Commit, Repository, RevisionError};
 
 /// The bytes read of one git file, at most.
 const MAX_FILE_SIZE: u64 = 4 << 20;
+/// The bytes read of a file `packed-refs`, at most.
+const MAX_PACKED_SIZE: u64 = 64 << 20;
 /// The files of objects that are checked, at most.
 const MAX_STORED: usize = 50_000;
 /// The number of symbolic references followed, at most.
@@ -181,6 +183,10 @@ pub fn stored_in(folder: &Path, branch: &str) -> Result<Vec<PathBuf>, String> {
     let shown = folder.display();
     let GitFolder { git, common, .. } =
         git_folder(folder).ok_or_else(|| format!("{shown}: no repository of git"))?;
+    // A worktree has its references in a folder that another file names.
+    if common != git || ![folder.to_owned(), folder.join(".git")].contains(&git) {
+        return Err(format!("{shown}: a worktree, and no clone of its own"));
+    }
     let objects = common.join("objects");
     if objects.join("info/alternates").exists() {
         return Err(format!(
@@ -197,8 +203,11 @@ pub fn stored_in(folder: &Path, branch: &str) -> Result<Vec<PathBuf>, String> {
     );
     let mut folders = vec![objects];
     while let Some(next) = folders.pop() {
-        let entries =
-            std::fs::read_dir(&next).map_err(|error| format!("{}: {error}", next.display()))?;
+        let entries = match std::fs::read_dir(&next) {
+            // git removes folders of objects while it packs them.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            entries => entries.map_err(|error| format!("{}: {error}", next.display()))?,
+        };
         for entry in entries {
             let entry = entry.map_err(|error| format!("{}: {error}", next.display()))?;
             match entry.file_type() {
@@ -216,13 +225,24 @@ pub fn stored_in(folder: &Path, branch: &str) -> Result<Vec<PathBuf>, String> {
     Ok(paths)
 }
 
-/// Finds `HASH NAME` in `packed-refs`, git's file of references that rarely change.
+/// Finds `HASH NAME` in `packed-refs`, git's file of references that rarely change. Other names may be
+/// any bytes, and many: authors choose the names of their branches.
 fn packed(common: &Path, name: &str) -> Option<String> {
-    let all = text(&common.join("packed-refs"))?;
-    let mut lines = all.lines().filter_map(|line| line.split_once(' '));
-    lines
-        .find(|(_, known)| *known == name)
-        .map(|(hash, _)| hash.to_owned())
+    let file = open_regular(&common.join("packed-refs"))?;
+    let mut all = BufReader::new(file.take(MAX_PACKED_SIZE));
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if all.read_until(b'\n', &mut line).ok()? == 0 {
+            return None;
+        }
+        let known = str::from_utf8(&line).ok().map(str::trim_end);
+        if let Some((hash, known)) = known.and_then(|line| line.split_once(' '))
+            && known == name
+        {
+            return Some(hash.to_owned());
+        }
+    }
 }
 
 fn is_hash(text: &str) -> bool {
@@ -287,6 +307,24 @@ mod tests {
             git(folder, &["remote", "add", "origin", url]);
         }
         git(folder, &["rev-parse", "HEAD"])
+    }
+
+    #[test]
+    fn a_packed_reference_is_found_among_names_of_any_bytes_and_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let hash = "0123456789abcdef0123456789abcdef01234567";
+        let mut text = format!("# pack-refs with: peeled\n{hash} refs/heads/agent/").into_bytes();
+        text.extend(b"\xff\n");
+        let long = "x".repeat(400);
+        for at in 0..12_000 {
+            text.extend(format!("{hash} refs/heads/b/{at}-{long}\n").bytes());
+        }
+        let main = "89abcdef0123456789abcdef0123456789abcdef";
+        text.extend(format!("{main} refs/heads/main\n^{hash}\n").bytes());
+        std::fs::write(folder.path().join("packed-refs"), text).unwrap();
+        let found = |name| packed(folder.path(), name);
+        assert_eq!(found("refs/heads/main").as_deref(), Some(main));
+        assert_eq!(found("refs/heads/mai"), None);
     }
 
     #[test]

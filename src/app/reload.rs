@@ -193,8 +193,11 @@ impl FilesRead {
 
 impl Follower {
     async fn poll(&mut self) {
-        let written = self.loader.reads_files()
-            && (self.files_changed().await || self.branches_moved().await);
+        let mut written = self.loader.reads_files() && self.files_changed().await;
+        // A branch is followed only while no file is being written.
+        if self.loader.reads_files() && self.seen == self.tried {
+            written |= self.branches_moved().await;
+        }
         let interfaces = interfaces::own();
         let moved = interfaces != self.interfaces;
         self.interfaces = interfaces;

@@ -179,7 +179,7 @@ impl Base<'_> {
         if !broken.is_empty() {
             return Err(first(&broken));
         }
-        let difference = policy::difference_within(&self.policy, &policy, policy::QUICK);
+        let difference = policy::difference(&self.policy, &policy);
         if let Some(why) = why_no_narrowing(&difference) {
             return Err(why);
         }
@@ -252,7 +252,7 @@ pub(super) fn exposures(config: &Config, owners: &Owners) -> Vec<Diagnostic> {
             Ok(stored) => paths.extend(stored),
             Err(why) => {
                 let finding = Diagnostic::unplaced("repository-policy", why);
-                let help = "name a whole clone that agents cannot write: `git clone --mirror`";
+                let help = "name a clone of its own that agents cannot write: `git clone --bare`";
                 findings.push(finding.help(help));
             }
         }

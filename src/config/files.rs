@@ -131,8 +131,8 @@ impl Files {
         patterns.into_iter().map(Spanned::into_inner).collect()
     }
 
-    /// Returns the texts that were read.
-    pub(super) fn sources(&self) -> Vec<Arc<Source>> {
+    /// Returns the texts of the configuration files that were read, with the included ones.
+    pub fn sources(&self) -> Vec<Arc<Source>> {
         self.read.iter().map(|file| file.source.clone()).collect()
     }
 

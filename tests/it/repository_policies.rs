@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::kit::{Client, Gate, Line, Origin, TIERS, allow, names, need, until};
+use crate::kit::{Client, Gate, Line, Origin, Program, TIERS, allow, names, need, until};
 
 const REPOSITORY: &str = "github.com/acme/web";
 const DENY: &str = "\n[[rule]]\nid = \"no-files\"\nverdict = \"deny\"\nto.hosts = [\"files.example.net\"]\n\
@@ -263,4 +263,34 @@ fn a_clone_that_others_can_write_keeps_the_gate_from_starting() {
     let run = crate::kit::tidegate(&["run".as_ref(), "--config".as_ref(), file.as_os_str()]);
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.shows("refs/heads: its mode is 0777"), "{run:?}");
+}
+
+#[test]
+fn a_jail_starts_where_a_repository_narrows_the_policy() {
+    let clone = Clone::new();
+    // A text that names a file of the system hides nothing.
+    clone.commit(&DENY.replace("not for this repository", "/etc/hosts"));
+    let home = TempDir::new().expect("a home");
+    let web = home.path().join("web");
+    std::fs::create_dir(&web).expect("a folder");
+    let config = home.path().join("tidegate.toml");
+    let text = format!(
+        "[record]\nfile = \"decisions.jsonl\"\n{TIERS}\n[[repository]]\nmatch = \"{REPOSITORY}\"\n\
+         tier = \"standard\"\n[[repository-policy]]\nrepository = \"{REPOSITORY}\"\n\
+         clone = \"{}\"\nbranch = \"main\"\n",
+        clone.path().display()
+    );
+    std::fs::write(&config, text).expect("a file");
+    let tidegate = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    let checked = Program::at(tidegate, home.path())
+        .args([Path::new("check"), &config])
+        .run();
+    checked.succeeded().showed("narrowed by");
+    Program::at(tidegate, home.path())
+        .within(&web)
+        .args(["exec", "--jail", "--config"])
+        .args([config])
+        .args(["--", "cat", "/etc/hosts"])
+        .run()
+        .succeeded();
 }

@@ -28,9 +28,10 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     files.extend(config.record.key.clone());
     files.extend(config.path.clone());
     files.extend(app::every_place());
-    // The built-in configuration has no file.
-    let sources = config.sources.iter().filter(|_| config.path.is_some());
-    for source in sources {
+    // The built-in configuration has no file, and the file of a repository lies in a commit: its text
+    // names nothing of the operator.
+    let read = config.path.iter().flat_map(|_| config.files.sources());
+    for source in read {
         files.push(source.path.clone());
         let folder = source.path.parent().unwrap_or(Path::new(""));
         if let Ok(table) = source.text.parse::<toml::Table>() {
