@@ -68,11 +68,11 @@ pub fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// Returns a text that others wrote without control or invisible characters (they could draw another
-/// answer on a terminal), at most `longest` characters.
-pub fn clean(text: &str, longest: usize) -> String {
+/// Returns a text of others for a display, cut to `max_chars` characters: control and invisible
+/// characters, with which the text could draw another answer on a terminal, are `?`.
+pub fn clean(text: &str, max_chars: usize) -> String {
     let plain = |letter: char| if misleads(letter) { '?' } else { letter };
-    cut(&text.chars().map(plain).collect::<String>(), longest)
+    cut(&text.chars().map(plain).collect::<String>(), max_chars)
 }
 
 /// Whether a character changes a display, or is invisible: controls, line and paragraph separators,

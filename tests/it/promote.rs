@@ -30,6 +30,13 @@ const OBSERVING: &str = "[tiers]\norder = [\"only\"]\n[tier.only]\nmode = \"obse
     [[repository]]\nmatch = \"github.com/acme/api\"\ntier = \"only\"\n\
     # No telemetry.\n[[rule]]\nid = \"telemetry\"\nverdict = \"deny\"\nto.hosts = [\"stats.example.net\"]\n";
 
+/// Why a proposal leaves a host to a person.
+fn why_to_look_at(found: &Value, host: &str) -> String {
+    let all = found["to_look_at"].as_array().expect("a list");
+    let one = all.iter().find(|it| it["need"]["host"] == host);
+    one.unwrap_or_else(|| panic!("no {host} in {found:#}"))["why"].to_string()
+}
+
 #[test]
 fn what_an_observing_tier_needs_is_proposed_as_narrow_as_it_was_seen() {
     let mut text = String::new();
@@ -89,18 +96,14 @@ fn what_an_observing_tier_needs_is_proposed_as_narrow_as_it_was_seen() {
         .collect();
     assert_eq!(denied.len(), 1, "{found:#}");
     assert_eq!(denied[0]["rule"], "telemetry", "{found:#}");
-    let why = |host: &str| {
-        let all = found["to_look_at"].as_array().expect("a list");
-        let one = all.iter().find(|it| it["need"]["host"] == host);
-        one.unwrap_or_else(|| panic!("no {host} in {found:#}"))["why"].to_string()
-    };
     for (host, part) in [
         ("pastebin.com", "a relay"),
         ("acme.github.io", "unrelated customers"),
         ("page.example.net", "web page was fetched"),
         ("once.example.net", "one session only"),
     ] {
-        assert!(why(host).contains(part), "{host}: {}", why(host));
+        let why = why_to_look_at(&found, host);
+        assert!(why.contains(part), "{host}: {why}");
     }
     assert_eq!(found["readiness"]["week"]["flows"], 16, "{found:#}");
     assert_eq!(found["readiness"]["week"]["pass"], 3, "{found:#}");
@@ -197,18 +200,14 @@ fn a_name_that_a_caller_chose_is_no_pattern_of_a_proposed_rule() {
         rule.contains(condition) && !rule.contains("to.hosts"),
         "{rule}"
     );
-    let why = |host: &str| -> String {
-        let all = found["to_look_at"].as_array().expect("a list");
-        let one = all.iter().find(|it| it["need"]["host"] == host);
-        one.unwrap_or_else(|| panic!("no {host} in {found:#}"))["why"].to_string()
-    };
     for (host, part) in [
         ("mcp.example.net", "a name with `*`"),
         ("a.example.net", "a name with `*`"),
         ("b.example.net", "a rule for it does not load"),
         ("c.example.net", "what the request does is not on record"),
     ] {
-        assert!(why(host).contains(part), "{host}: {}", why(host));
+        let why = why_to_look_at(&found, host);
+        assert!(why.contains(part), "{host}: {why}");
     }
 }
 

@@ -160,10 +160,10 @@ impl Start {
         let key = config::private_key(path).map_err(wrong)?;
         let signer = Signer::from_pkcs8(key.der());
         let signer = signer.ok_or_else(|| wrong("this key cannot sign".to_owned()))?;
-        let longest = request
+        let lifetime = request
             .lifetime
             .map_or(DEFAULT_LIFETIME, Duration::from_secs);
-        let tokens = Tokens::new([], self.audience.as_str().into(), longest);
+        let tokens = Tokens::new([], self.audience.as_str().into(), lifetime);
         let claims = by_hand(&tokens, request, Clock::system().now());
         let claims = claims.map_err(|error| wrong(error.to_string()))?;
         let token = signer.mint(&claims);
