@@ -29,6 +29,14 @@ pub enum Mode {
     TlsBulk,
 }
 
+impl Mode {
+    /// Its name on the command line and in figures.
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |it| it.get_name().to_owned())
+    }
+}
+
 /// A figure of a mode: what it is, and whether more is better.
 pub struct Figure {
     pub mode: Mode,

@@ -46,16 +46,22 @@ pub struct Options {
     pid: u32,
     #[arg(long)]
     seconds: f64,
-    /// Ask so often in all, in turns with the one who counts
+    /// Ask so often in all, in turns with the program that counts
     #[arg(long)]
     operations: Option<u32>,
+    /// How many turns of so many operations
+    #[arg(long, default_value_t = 1)]
+    turns: u32,
+    /// How many ask at the same time, where operations are given
+    #[arg(long, default_value_t = CLIENTS)]
+    clients: usize,
 }
 
 /// Measures and prints the figures as JSON. This process looks at the proxy itself, at the moment: it
 /// has priority, and the suite may have to wait for other work on the machine.
 pub async fn run(options: Options) -> Result<()> {
     if let Some(operations) = options.operations {
-        return counted(options.mode, options.proxy, operations).await;
+        return counted(options, operations).await;
     }
     let seconds = Duration::from_secs_f64(options.seconds);
     let Options {
@@ -128,17 +134,18 @@ async fn requests(mode: Mode, proxy: SocketAddr, pid: u32, seconds: Duration) ->
     ]))
 }
 
-/// So many requests, between two lines of output: `warm` when each client was answered before, `done`
-/// when all were answered. After each it waits for a line.
-async fn counted(mode: Mode, proxy: SocketAddr, operations: u32) -> Result<()> {
-    let mut clients: Vec<Client> = (0..CLIENTS)
-        .map(|_| Client {
-            mode,
-            proxy,
-            kept: None,
-        })
-        .collect();
-    for (word, count) in [("warm", CLIENTS as u32 * WARM_UPS), ("done", operations)] {
+/// So many requests in each turn. Says `warm` when each client was answered, and `done` when all of a
+/// turn were; after each it waits for a line.
+async fn counted(options: Options, operations: u32) -> Result<()> {
+    let client = || Client {
+        mode: options.mode,
+        proxy: options.proxy,
+        kept: None,
+    };
+    let mut clients: Vec<Client> = (0..options.clients).map(|_| client()).collect();
+    let warm_ups = options.clients as u32 * WARM_UPS;
+    let turns = (0..options.turns).map(|_| ("done", operations));
+    for (word, count) in std::iter::once(("warm", warm_ups)).chain(turns) {
         let left = Rc::new(Cell::new(count));
         let mut asking = tokio::task::JoinSet::new();
         for mut client in clients.drain(..) {

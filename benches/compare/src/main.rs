@@ -1,7 +1,10 @@
 //! Measures HTTP forward proxies side by side on one machine, over loopback. README.md says how to read it.
 
+mod callgrind;
 mod certificates;
 mod cost;
+mod counting;
+mod counts;
 mod cpu;
 mod draw;
 mod figures;
@@ -30,7 +33,7 @@ struct Arguments {
 enum Command {
     /// Measure the peers in turn; write the figures, a table and a picture
     Run(suite::Options),
-    /// Count instructions and system calls of one operation of tidegate
+    /// Count the instructions of one operation of tidegate, and compare them with those of before
     Cost(cost::Options),
     /// Draw the table and the picture of figures that were measured before
     Draw { figures: PathBuf },

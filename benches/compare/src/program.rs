@@ -22,6 +22,8 @@ const TIME_TO_END: Duration = Duration::from_secs(5);
 pub struct Starter {
     /// Whether this user may give real-time priority.
     has_priority: bool,
+    /// The options of chrt(1) without that right.
+    otherwise: &'static [&'static str],
 }
 
 /// A program that ends when this is dropped, and all that it started with it.
@@ -37,6 +39,16 @@ impl Starter {
             .status();
         Self {
             has_priority: tried.is_ok_and(|it| it.success()),
+            otherwise: &[],
+        }
+    }
+
+    /// Starts programs so that none of them interrupts another when it wakes (sched(7)): with a
+    /// real-time policy as they are, else with `SCHED_BATCH`.
+    pub fn without_interruption(self) -> Self {
+        Self {
+            otherwise: &["chrt", "-b", "0"],
+            ..self
         }
     }
 
@@ -57,13 +69,8 @@ impl Starter {
         Program::spawn(command)
     }
 
-    /// The same, with its output to be read.
-    pub fn ask<S: AsRef<OsStr>>(self, cpu: usize, arguments: &[S]) -> Result<Program> {
-        self.ask_in_turns(cpu, arguments, Stdio::null())
-    }
-
-    /// The same, with an input.
-    pub fn ask_in_turns<S: AsRef<OsStr>>(
+    /// The same, with an input, and its output to be read.
+    pub fn ask<S: AsRef<OsStr>>(
         self,
         cpu: usize,
         arguments: &[S],
@@ -87,7 +94,7 @@ impl Starter {
         let priority: &[&str] = if self.has_priority {
             &["chrt", "-r", "10"]
         } else {
-            &[]
+            self.otherwise
         };
         Self::command(cpu, priority)
     }

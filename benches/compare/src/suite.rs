@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -91,10 +91,15 @@ pub struct Bench {
     list: PathBuf,
     /// The folder of that list.
     pub folder: PathBuf,
-    pub starter: Starter,
+    starter: Starter,
+    /// The processor of origin and client.
+    client_cpu: usize,
+    /// The processor of the proxy.
+    proxy_cpu: usize,
 }
 
 impl Bench {
+    /// The proxy has a processor alone.
     pub fn new(compared: &Compared) -> Result<Self> {
         let Compared {
             peers: list,
@@ -117,7 +122,18 @@ impl Bench {
             list: list.clone(),
             folder: list.parent().context("no folder")?.to_path_buf(),
             starter: Starter::new(),
+            client_cpu: CLIENT_CPU,
+            proxy_cpu: PROXY_CPU,
         })
+    }
+
+    /// All share one processor, and none interrupts another.
+    pub fn on_one_processor(self) -> Self {
+        Self {
+            client_cpu: PROXY_CPU,
+            starter: self.starter.without_interruption(),
+            ..self
+        }
     }
 
     pub fn peers(&self) -> Result<Vec<Peer>> {
@@ -132,9 +148,26 @@ impl Bench {
             self.places.certificates.as_os_str(),
         ];
         let log = self.root.join("origin.log");
-        let origin = self.starter.start(CLIENT_CPU, &arguments, &log)?;
+        is_free(origin::TLS)?;
+        let origin = self.starter.start(self.client_cpu, &arguments, &log)?;
         listens(origin::TLS, &log)?;
         Ok(origin)
+    }
+
+    /// Starts a proxy that is going to listen at `address`, with its output in `log`.
+    pub fn start_proxy(
+        &self,
+        command: &[String],
+        address: SocketAddr,
+        log: &Path,
+    ) -> Result<Program> {
+        is_free(address)?;
+        self.starter.start(self.proxy_cpu, command, log)
+    }
+
+    /// Starts the client, with its output to be read.
+    pub fn start_client<S: AsRef<OsStr>>(&self, arguments: &[S], input: Stdio) -> Result<Program> {
+        self.starter.ask(self.client_cpu, arguments, input)
     }
 
     /// Gives a peer an empty scratch folder and the files that its command names; returns the command.
@@ -243,8 +276,8 @@ impl Suite<'_> {
     fn one(&self, peer: &Peer, mode: Mode) -> Result<BTreeMap<String, f64>> {
         let command = self.bench.prepare(peer)?;
         let log = self.bench.log(peer);
-        let proxy = self.bench.starter.start(PROXY_CPU, &command, &log)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peer.port));
+        let proxy = self.bench.start_proxy(&command, address, &log)?;
         listens(address, &log)?;
         let this = self.bench.places.compare.as_path();
         let _spinners = if mode == Mode::Latency {
@@ -255,11 +288,7 @@ impl Suite<'_> {
         } else {
             Vec::new()
         };
-        let mode_name = mode
-            .to_possible_value()
-            .context("no name")?
-            .get_name()
-            .to_owned();
+        let mode_name = mode.name();
         let (pid, seconds) = (proxy.id().to_string(), self.options.seconds.to_string());
         let address_text = address.to_string();
         let options = [
@@ -275,7 +304,7 @@ impl Suite<'_> {
         let arguments: Vec<&OsStr> = std::iter::once(this.as_os_str())
             .chain(options.map(OsStr::new))
             .collect();
-        let mut load = self.bench.starter.ask(CLIENT_CPU, &arguments)?;
+        let mut load = self.bench.start_client(&arguments, Stdio::null())?;
         let mut said = String::new();
         load.child
             .stdout
@@ -285,6 +314,15 @@ impl Suite<'_> {
         wait_closed(proxy, address);
         serde_json::from_str(&said).context("the client ended without figures")
     }
+}
+
+/// Otherwise what another program does would be measured.
+fn is_free(address: SocketAddr) -> Result<()> {
+    ensure!(
+        TcpStream::connect(address).is_err(),
+        "another program listens at {address}: is this running twice?"
+    );
+    Ok(())
 }
 
 /// Waits until a program listens.
