@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tidegate::clock::Clock;
 use tidegate::config;
 use tidegate::metrics::Metrics;
-use tidegate::record::{CloseFacts, End, FlowFacts, Outcome, Recorder, Verifier};
+use tidegate::record::{CloseFacts, End, FlowFacts, FlowRecord, Outcome, Recorder, Verifier};
 
 struct Log {
     folder: tempfile::TempDir,
@@ -52,11 +52,12 @@ impl Log {
     }
 
     fn pass(&self, facts: &FlowFacts) {
+        let mut facts = FlowRecord::from(facts.clone());
         self.runtime.block_on(async {
             let mut permit = self.recorder.permit().await.expect("room");
-            permit.decided(facts).await.expect("written");
+            permit.decided(&mut facts).await.expect("written");
             permit.closed(
-                facts,
+                &facts,
                 &CloseFacts {
                     end: End::Closed,
                     ..CloseFacts::default()

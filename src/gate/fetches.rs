@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::identity::{Deciding, FetchEnd, Journal, OpenFetch, OwnFetch, Refusing};
 use crate::policy::{Action, Basis, Category, Mode};
-use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit, Recorder};
+use crate::record::{Blame, CloseFacts, End, FlowFacts, FlowRecord, Outcome, Permit, Recorder};
 
 /// The caller of these flows in the records.
 const USER: &str = "tidegate";
@@ -22,7 +22,7 @@ pub(super) struct Fetches {
 
 /// A permitted fetch. Dropped without an end, it is recorded as cancelled.
 struct Open {
-    facts: FlowFacts,
+    facts: FlowRecord,
     /// Bytes of its body.
     sends: u64,
     permit: Option<Permit>,
@@ -62,9 +62,9 @@ impl Fetches {
 impl Journal for Fetches {
     fn decided<'j>(&'j self, fetch: &'j OwnFetch) -> Deciding<'j> {
         Box::pin(async move {
-            let facts = self.facts(fetch);
+            let mut facts = FlowRecord::from(self.facts(fetch));
             let mut permit = self.recorder.permit().await.ok()?;
-            let written = permit.decided(&facts).await;
+            let written = permit.decided(&mut facts).await;
             let open = Box::new(Open {
                 facts,
                 sends: fetch.sends.unwrap_or_default(),

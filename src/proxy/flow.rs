@@ -25,7 +25,7 @@ use crate::proxy::dial_failure::{
     denied_detail, no_descriptors, no_route, not_dialled, past_parents,
 };
 use crate::proxy::refusal::{Code, Refusal};
-use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
+use crate::record::{Blame, CloseFacts, End, FlowFacts, FlowRecord, Outcome, Permit};
 
 /// The bytes reserved at once for read-ahead.
 const HELD_AT_ONCE: usize = 256 * 1024;
@@ -40,7 +40,7 @@ pub(super) struct Flow {
     snapshot: Option<Arc<Snapshot>>,
     metrics: Arc<GenerationMetrics>,
     /// The facts known so far.
-    pub(super) facts: Box<FlowFacts>,
+    pub(super) facts: FlowRecord,
     /// The facts that the close line adds.
     pub(super) close: CloseFacts,
     /// The target, once parsed.
@@ -89,9 +89,9 @@ impl Flow {
         gate: &Arc<Gate>,
         kind: FlowKind,
         client: IpAddr,
-    ) -> Result<Self, Box<FlowFacts>> {
+    ) -> Result<Self, FlowRecord> {
         let snapshot = gate.snapshot.load_full();
-        let facts = Box::new(FlowFacts {
+        let facts = FlowRecord::from(FlowFacts {
             flow: Uuid::now_v7(),
             evidence: "none",
             trust: "none",
@@ -166,6 +166,7 @@ impl Flow {
     /// memory.
     pub(super) fn rest(&mut self) {
         self.snapshot = None;
+        self.facts.rest();
     }
 
     /// Sets the target.
@@ -389,7 +390,7 @@ impl Flow {
         self.claim_approval().await?;
         if let Some(permit) = &mut self.permit {
             permit
-                .decided(&self.facts)
+                .decided(&mut self.facts)
                 .await
                 .map_err(|_| Code::RecordUnavailable)?;
         }
@@ -457,7 +458,7 @@ impl Flow {
         self.judged = Some((known.caller.who.tier, Category::Unknown));
         if let Some(permit) = &mut self.permit {
             permit
-                .decided(&self.facts)
+                .decided(&mut self.facts)
                 .await
                 .map_err(|_| Code::RecordUnavailable)?;
         }
@@ -478,7 +479,7 @@ impl Flow {
             self.facts.detail = Some(refusal.detail.clone());
         }
         if refusal.status() != 0 {
-            self.facts.status = Some(refusal.status());
+            self.facts.set_status(refusal.status());
         }
         if code.blame() == Blame::Upstream {
             let category = self
@@ -540,7 +541,7 @@ impl Flow {
     }
 
     fn finish_refused(&mut self) {
-        self.facts.ms.total = Some(millis(self.began.elapsed()));
+        self.facts.timings().total = Some(millis(self.began.elapsed()));
         self.count(self.refused.map_or(0, Code::index));
     }
 
@@ -593,7 +594,7 @@ impl Flow {
 
     fn finish_passed(&mut self) {
         let age = self.age();
-        self.facts.ms.total = Some(millis(age));
+        self.facts.timings().total = Some(millis(age));
         let (mut out, mut back) = (0, 0);
         if let Some(open) = &self.open {
             self.gate.flows.remove(open.id);
@@ -634,7 +635,7 @@ impl Flow {
         let named = looked_up && matches!(target.host, Host::Name(_));
         if named {
             let took = began.elapsed();
-            self.facts.ms.dns = Some(millis(took));
+            self.facts.timings().dns = Some(millis(took));
             self.gate.metrics.dns(took);
         }
         let route = found.map_err(|error| no_route(self, decision, error))?;
@@ -721,13 +722,13 @@ impl Flow {
 
     /// Records the dialled address.
     fn dialled(&mut self, upstream: &Upstream, decision: &Decision) {
-        self.facts.peer_address = Some(upstream.address.ip());
-        self.facts.ms.connect = Some(millis(upstream.took));
+        let parent = upstream.parent.as_ref();
+        let parent = parent.map(|through| through.name().clone());
+        self.facts.set_dialled(upstream.address.ip(), parent);
+        self.facts.timings().connect = Some(millis(upstream.took));
         self.gate
             .metrics
             .connected(decision.category, upstream.took);
-        let parent = upstream.parent.as_ref();
-        self.facts.parent_proxy = parent.map(|through| through.name().clone());
         if let (Some(open), Some(judged)) = (&self.open, upstream.judged()) {
             open.dialled(judged);
         }

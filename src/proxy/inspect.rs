@@ -135,8 +135,8 @@ impl Inside {
         };
         flow.facts.tls_mode = Some(TlsMode::Inspected);
         flow.facts.reused = true;
-        flow.facts.peer_address = Some(peer.address.ip());
-        flow.facts.parent_proxy = peer.through.as_ref().map(|it| it.name().clone());
+        let parent = peer.through.as_ref().map(|it| it.name().clone());
+        flow.facts.set_dialled(peer.address.ip(), parent);
         flow.facts.upstream.clone_from(&peer.tls.upstream);
         let server = server_for(flow, &target.host, false).await?;
         flow.settle(known, target, Asked::Connect, decision).await?;

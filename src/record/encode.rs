@@ -1,5 +1,6 @@
 //! Encodes facts as lines: the names of `record/1`, in the order of its table.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -9,6 +10,7 @@ use uuid::Uuid;
 use crate::identity::{CallBasis, Process, RepositorySaid, TierGrounds, ToolCall, Trust, Work};
 use crate::policy::{Action, Basis, Mode, RequestFacts, TierBasis, Verdict};
 
+use super::flow::FlowRecord;
 use super::json::Object;
 use super::line::{
     ApprovalFacts, Asker, Blame, CallFacts, CloseFacts, Event, ExceptionFacts, FlowFacts, Outcome,
@@ -80,21 +82,39 @@ pub(super) struct Gap<'a> {
 
 /// Makes the `decision` line.
 pub(super) fn decision(at: Timestamp, facts: &FlowFacts) -> Line {
+    decision_in_parts(at, facts).0
+}
+
+/// Like [`decision`]; keeps in `facts` the text that the `close` line repeats.
+pub(super) fn decision_to_repeat(at: Timestamp, facts: &mut FlowRecord) -> Line {
+    let (line, parts) = decision_in_parts(at, facts);
+    facts.keep(Shared::of(&line.bytes, parts));
+    line
+}
+
+fn decision_in_parts(at: Timestamp, facts: &FlowFacts) -> (Line, Parts) {
     let says = match facts.outcome {
         Outcome::Allow => Says::Opened(facts.flow),
         Outcome::Ask | Outcome::Deny | Outcome::Error => Says::Closed(facts.flow),
     };
-    line(at, "decision", says, |object| {
-        flow(object, facts);
+    let mut parts = Parts::default();
+    let line = line(at, "decision", says, |object| {
+        parts = flow(object, facts);
         shadow(object, facts);
         replay(object, facts.again.as_deref());
-    })
+    });
+    (line, parts)
 }
 
 /// Makes the `close` line.
-pub(super) fn close(at: Timestamp, facts: &FlowFacts, end: &CloseFacts) -> Line {
+pub(super) fn close(at: Timestamp, facts: &FlowRecord, end: &CloseFacts) -> Line {
     line(at, "close", Says::Closed(facts.flow), |object| {
-        flow(object, facts);
+        match facts.shared() {
+            Some(shared) => flow_again(object, shared, facts),
+            None => {
+                flow(object, facts);
+            }
+        }
         object.number("tidegate.bytes.out", end.bytes_out);
         object.number("tidegate.bytes.in", end.bytes_in);
         object.number("tidegate.requests", end.requests);
@@ -410,16 +430,70 @@ fn policy(object: &mut Object, digest: &str, generation: u64) {
     object.number("tidegate.policy.generation", generation);
 }
 
-fn flow(object: &mut Object, facts: &FlowFacts) {
+/// The ranges of a line whose text is the same on both lines of a flow: between them are the facts
+/// of the dial and of the answer, which are known later.
+type Parts = [Range<usize>; 3];
+
+/// The text of these parts.
+#[derive(Debug)]
+pub(super) struct Shared {
+    text: Vec<u8>,
+    /// The ends of the parts in `text`.
+    ends: [usize; 3],
+}
+
+impl Shared {
+    fn of(line: &[u8], parts: Parts) -> Self {
+        let mut text = Vec::with_capacity(parts.iter().map(Range::len).sum());
+        let ends = parts.map(|part| {
+            text.extend_from_slice(line.get(part).unwrap_or_default());
+            text.len()
+        });
+        Self { text, ends }
+    }
+
+    fn parts(&self) -> [&[u8]; 3] {
+        let [first, second, third] = self.ends;
+        [0..first, first..second, second..third].map(|part| self.text.get(part).unwrap_or_default())
+    }
+}
+
+fn flow(object: &mut Object, facts: &FlowFacts) -> Parts {
+    let start = object.len();
+    attempt(object, facts);
+    let attempted = start..object.len();
+    dialled(object, facts);
+    let start = object.len();
+    asked(object, facts);
+    let asked = start..object.len();
+    answered(object, facts);
+    let start = object.len();
+    described(object, facts);
+    request_facts(object, facts.request_facts.as_deref());
+    let described = start..object.len();
+    timings(object, &facts.ms);
+    [attempted, asked, described]
+}
+
+/// Like [`flow`], with the text that the first line of the flow has.
+fn flow_again(object: &mut Object, shared: &Shared, facts: &FlowFacts) {
+    let [attempted, asked, described] = shared.parts();
+    object.raw(attempted);
+    dialled(object, facts);
+    object.raw(asked);
+    answered(object, facts);
+    object.raw(described);
+    timings(object, &facts.ms);
+}
+
+fn attempt(object: &mut Object, facts: &FlowFacts) {
     object.id("tidegate.flow.id", &facts.flow);
     if let Some(parent) = &facts.parent {
         object.id("tidegate.flow.parent", parent);
     }
     decided(object, facts);
     caller(object, facts);
-    destination(object, facts);
-    request_facts(object, facts.request_facts.as_deref());
-    timings(object, &facts.ms);
+    target(object, facts);
 }
 
 fn request_facts(object: &mut Object, request_facts: Option<&RequestFacts>) {
@@ -656,22 +730,44 @@ fn repository(object: &mut Object, said: Option<&RepositorySaid>) {
 }
 
 fn destination(object: &mut Object, facts: &FlowFacts) {
+    target(object, facts);
+    dialled(object, facts);
+    asked(object, facts);
+    answered(object, facts);
+    described(object, facts);
+}
+
+fn target(object: &mut Object, facts: &FlowFacts) {
     object.some("server.address", &facts.server_address, NAME);
     if let Some(port) = facts.server_port {
         object.number("server.port", port.into());
     }
+}
+
+/// Adds what [`FlowRecord::set_dialled`] sets.
+fn dialled(object: &mut Object, facts: &FlowFacts) {
     if let Some(address) = facts.peer_address {
         object.address("network.peer.address", address);
     }
     object.some("tidegate.parent", &facts.parent_proxy, NAME);
+}
+
+fn asked(object: &mut Object, facts: &FlowFacts) {
     if let Some(answers) = &facts.dns_answers {
         object.addresses("dns.answers", answers.iter().take(ANSWERS));
     }
     object.word("network.protocol.name", facts.protocol.unwrap_or_default());
     object.some("http.request.method", &facts.method, NAME);
+}
+
+/// Adds what [`FlowRecord::set_status`] sets.
+fn answered(object: &mut Object, facts: &FlowFacts) {
     if let Some(status) = facts.status {
         object.number("http.response.status_code", status.into());
     }
+}
+
+fn described(object: &mut Object, facts: &FlowFacts) {
     object.some("user_agent.original", &facts.user_agent, USER_AGENT);
     object.word("tidegate.tls.mode", facts.tls_mode.map_or("", tls_word));
     object.some("tls.client.server_name", &facts.server_name, NAME);

@@ -55,8 +55,13 @@ impl Object {
     )]
     #[inline(always)]
     pub(super) fn text(&mut self, name: &str, text: &str, limit: usize) {
-        self.name(name);
-        self.quote(cut(text, limit));
+        let text = cut(text, limit);
+        if is_plain(text.as_bytes()) {
+            self.word_field(name, text.as_bytes());
+        } else {
+            self.name(name);
+            self.escaped(text);
+        }
     }
 
     /// Adds a text, truncated to `limit` characters, if it is known.
@@ -85,8 +90,7 @@ impl Object {
     #[inline(always)]
     pub(super) fn word(&mut self, name: &str, word: &str) {
         if !word.is_empty() {
-            self.name(name);
-            self.quoted(word.as_bytes());
+            self.word_field(name, word.as_bytes());
         }
     }
 
@@ -109,8 +113,9 @@ impl Object {
     )]
     #[inline(always)]
     pub(super) fn number(&mut self, name: &str, value: u64) {
-        self.name(name);
-        self.digits(value, 1);
+        let (text, from) = decimal::digits(value, 1);
+        let digits = text.get(from..).unwrap_or_default();
+        self.put([b",\"", name.as_bytes(), b"\":", digits]);
     }
 
     /// Adds `true` or `false`.
@@ -165,6 +170,11 @@ impl Object {
         self.list(name, ids, Self::quoted_id);
     }
 
+    /// Adds fields that are written already.
+    pub(super) fn raw(&mut self, fields: &[u8]) {
+        self.push(fields);
+    }
+
     /// Closes the object and the line.
     pub(super) fn end(mut self) -> Vec<u8> {
         self.push(b"}\n");
@@ -179,6 +189,16 @@ impl Object {
     #[inline(always)]
     fn name(&mut self, name: &str) {
         self.put([b",\"", name.as_bytes(), b"\":"]);
+    }
+
+    /// Appends a field whose value needs no escape.
+    #[expect(
+        clippy::inline_always,
+        reason = "with a name known at compile time, a copy of it costs a few instructions"
+    )]
+    #[inline(always)]
+    fn word_field(&mut self, name: &str, word: &[u8]) {
+        self.put([b",\"", name.as_bytes(), b"\":\"", word, b"\""]);
     }
 
     fn list<T>(
@@ -206,10 +226,11 @@ impl Object {
             reason = "finite and not negative; a time too long for u64 is cut at its end"
         )]
         let all = (value * 1000.0 + 0.5) as u64;
-        self.digits(all / 1000, 1);
+        let (text, from) = decimal::digits(all / 1000, 1);
         let rest = u16::try_from(all % 1000).unwrap_or(0);
         let [tens, ones] = pair(rest % 100);
-        self.push(&[b'.', pair(rest / 100)[1], tens, ones]);
+        let decimals = [b'.', pair(rest / 100)[1], tens, ones];
+        self.put([text.get(from..).unwrap_or_default(), &decimals]);
     }
 
     /// Appends a time in RFC 3339, in UTC, with six decimals, like `{at:.6}`.
@@ -261,10 +282,16 @@ impl Object {
 
     /// Appends a text between quotes.
     fn quote(&mut self, text: &str) {
-        let plain = is_plain(text.as_bytes());
-        if plain {
-            return self.quoted(text.as_bytes());
+        if is_plain(text.as_bytes()) {
+            self.quoted(text.as_bytes());
+        } else {
+            self.escaped(text);
         }
+    }
+
+    /// Appends a text between quotes, with escapes.
+    #[cold]
+    fn escaped(&mut self, text: &str) {
         self.push(b"\"");
         for character in text.chars() {
             self.escape(character);
@@ -291,12 +318,6 @@ impl Object {
     /// Appends a text without escapes between quotes.
     fn quoted(&mut self, text: &[u8]) {
         self.put([b"\"", text, b"\""]);
-    }
-
-    /// Appends a whole number, with zeros before it where it has fewer than `least` digits.
-    fn digits(&mut self, value: u64, least: usize) {
-        let (text, from) = decimal::digits(value, least);
-        self.push(text.get(from..).unwrap_or_default());
     }
 
     fn push(&mut self, part: &[u8]) {

@@ -18,6 +18,7 @@
 
 mod chain;
 mod encode;
+mod flow;
 mod json;
 mod key;
 mod line;
@@ -33,6 +34,7 @@ mod tests;
 mod verify;
 mod writer;
 
+pub use flow::FlowRecord;
 pub use key::public_key;
 pub use line::{
     ApprovalFacts, Asker, Blame, CallFacts, CloseFacts, End, Event, ExceptionFacts, FlowFacts,

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 #[cfg(test)]
 use super::chain::Head;
 use super::encode::{self, Line};
+use super::flow::FlowRecord;
 use super::key::Signer;
 use super::line::{CloseFacts, Event, FlowFacts};
 use super::queue::{Health, MAX_EVENTS, Queue, Queued};
@@ -345,9 +346,9 @@ impl Permit {
     ///
     /// After an error the flow is refused: [`Permit::refused`] records the refusal as soon as the
     /// log works; a permit that is dropped instead is counted in the next `record_gap`.
-    pub async fn decided(&mut self, facts: &FlowFacts) -> Result<(), RecordUnavailable> {
+    pub async fn decided(&mut self, facts: &mut FlowRecord) -> Result<(), RecordUnavailable> {
         self.recorder.counted(facts);
-        let line = encode::decision(self.queue().clock.now(), facts);
+        let line = encode::decision_to_repeat(self.queue().clock.now(), facts);
         self.said = Said::MayPass;
         if !self.has_room() {
             self.queue().lost("slow", 1);
@@ -420,7 +421,7 @@ impl Permit {
     }
 
     /// Writes the `close` line of a flow that passed.
-    pub fn closed(self, facts: &FlowFacts, close: &CloseFacts) {
+    pub fn closed(self, facts: &FlowRecord, close: &CloseFacts) {
         self.recorder.counted_again(facts, close);
         let line = encode::close(self.queue().clock.now(), facts, close);
         self.last(line);
@@ -432,7 +433,7 @@ impl Permit {
     /// After an error, and if the caller stops waiting, the line stays queued.
     pub async fn closed_first(
         mut self,
-        facts: &FlowFacts,
+        facts: &FlowRecord,
         close: &CloseFacts,
     ) -> Result<(), RecordUnavailable> {
         self.recorder.counted_again(facts, close);

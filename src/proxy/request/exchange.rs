@@ -130,8 +130,10 @@ impl Exchange<'_> {
         let sent = progress.is_whole();
         let waited = upload.waits() && !sent;
         let kept = upload.into_kept();
-        flow.facts.status = answer.status.or(flow.facts.status);
-        flow.facts.ms.first_byte = answer.first_byte.map(millis);
+        if let Some(status) = answer.status {
+            flow.facts.set_status(status);
+        }
+        flow.facts.timings().first_byte = answer.first_byte.map(millis);
         match ended {
             Ended::Replied(Ok(Replied::Upgraded)) => {
                 Ok(Box::pin(self.upgraded(connection, flow, route, buffer)).await)
@@ -160,8 +162,10 @@ impl Exchange<'_> {
     /// Waits until no byte has been counted for `idle`, with a tolerance of a quarter.
     async fn silence(&self, timer: &mut Timer, idle: Duration) {
         let mut silence = Silence::since(&self.open.bytes);
+        let mut now = self.began;
         while !silence.lasts(&self.open.bytes) {
-            timer.wait(self.clock.instant(), idle / 4).await;
+            timer.wait(now, idle / 4).await;
+            now = self.clock.instant();
         }
     }
 

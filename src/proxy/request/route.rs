@@ -92,8 +92,8 @@ impl<'w> Way<'w> {
     ) -> Result<Route, Refusal> {
         if let Some(kept) = self.kept(flow) {
             flow.facts.reused = true;
-            flow.facts.peer_address = Some(kept.address.ip());
-            flow.facts.parent_proxy = kept.through.as_ref().map(|it| it.name().clone());
+            let parent = kept.through.as_ref().map(|it| it.name().clone());
+            flow.facts.set_dialled(kept.address.ip(), parent);
             flow.facts.upstream = self.key.tls.as_ref().and_then(|tls| tls.upstream.clone());
             flow.settle(self.known, self.target, asked, self.decision)
                 .await?;
@@ -258,7 +258,7 @@ pub(in crate::proxy) async fn secure(
         cut = open.cut() => return Err(Refusal::cut(cut)),
         entered = tokio::time::timeout(snapshot.limits.connect_timeout, entering) => entered,
     };
-    flow.facts.ms.tls = Some(millis(began.elapsed()));
+    flow.facts.timings().tls = Some(millis(began.elapsed()));
     let entered = entered.unwrap_or(Err(TlsFailure::TIMEOUT));
     let result = entered
         .as_ref()

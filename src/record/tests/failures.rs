@@ -22,7 +22,7 @@ fn held(disk: &Faulty) -> Vec<Value> {
 
 async fn failing(recorder: &Recorder) -> Permit {
     let mut permit = recorder.permit().await.expect("room");
-    let result = permit.decided(&allowed()).await;
+    let result = permit.decided(&mut allowed().into()).await;
     assert_eq!(result, Err(RecordUnavailable(Unavailable::Failing)));
     permit
 }

@@ -7,9 +7,9 @@ async fn rotation_under_load_loses_nothing() {
     let mut log = Log::new();
     log.config.rotate_size = 64 * 1024;
     let recorder = log.start();
-    let open = allowed();
+    let mut open = FlowRecord::from(allowed());
     let mut permit = recorder.permit().await.expect("room");
-    permit.decided(&open).await.expect("written");
+    permit.decided(&mut open).await.expect("written");
     load(&recorder, 20, 60).await;
     assert_eq!(log.lines()[0]["event.name"], "checkpoint");
     assert!(
@@ -156,9 +156,9 @@ async fn flows_open_before_a_rotation_are_found_in_the_newest_file() {
     let mut log = Log::new();
     log.config.rotate_size = 3000;
     let recorder = log.start();
-    let open = allowed();
+    let mut open = FlowRecord::from(allowed());
     let mut permit = recorder.permit().await.expect("room");
-    permit.decided(&open).await.expect("written");
+    permit.decided(&mut open).await.expect("written");
     for _ in 0..20 {
         pass(&recorder).await;
     }

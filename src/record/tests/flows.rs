@@ -27,9 +27,9 @@ async fn a_flow_that_may_pass_leaves_two_lines_and_a_refused_one_leaves_one() {
 async fn a_decision_is_in_the_file_when_its_flow_goes_on() {
     let log = Log::new();
     let recorder = log.start();
-    let facts = allowed();
+    let mut facts = FlowRecord::from(allowed());
     let mut permit = recorder.permit().await.expect("room");
-    permit.decided(&facts).await.expect("written");
+    permit.decided(&mut facts).await.expect("written");
     assert_eq!(log.lines()[0]["tidegate.flow.id"], facts.flow.to_string());
     permit.closed(&facts, &ended());
 }

@@ -15,17 +15,18 @@ async fn every_kind_of_line_fits_the_schema() {
             ..full()
         },
     ] {
+        let mut facts = FlowRecord::from(facts);
         let mut permit = recorder.permit().await.expect("room");
-        permit.decided(&facts).await.expect("written");
+        permit.decided(&mut facts).await.expect("written");
         permit.closed(&facts, &ended());
     }
     refuse(&recorder).await;
     for event in events() {
         recorder.event(&event);
     }
-    let open = allowed();
+    let mut open = FlowRecord::from(allowed());
     let mut permit = recorder.permit().await.expect("room");
-    permit.decided(&open).await.expect("written");
+    permit.decided(&mut open).await.expect("written");
     std::fs::rename(log.path(), log.folder.path().join("moved")).expect("moved");
     recorder.reopen();
     eventually("a new file", || {
@@ -225,7 +226,7 @@ fn each_kind_of_line_keeps_its_bytes() {
     };
     let mut lines = vec![
         encode::decision(at, &facts),
-        encode::close(at, &facts, &ended()),
+        encode::close(at, &facts.clone().into(), &ended()),
     ];
     lines.extend(events().iter().map(|event| encode::event(at, event)));
     let bytes: Vec<u8> = lines.into_iter().flat_map(|line| line.bytes).collect();
@@ -239,7 +240,7 @@ fn a_full_line_reads_as_documented() {
         ..full()
     };
     let at = Timestamp::from_microsecond(1_700_000_000_000_001).expect("a time");
-    let line = encode::close(at, &facts, &ended());
+    let line = encode::close(at, &facts.clone().into(), &ended());
     insta::assert_snapshot!(
         String::from_utf8(line.bytes)
             .expect("UTF-8")
@@ -259,7 +260,11 @@ fn facts_for_judging_a_flow_again_are_on_its_decision_line_alone() {
             .collect()
     };
     let decision = written(encode::decision(Timestamp::UNIX_EPOCH, &full()));
-    let close = written(encode::close(Timestamp::UNIX_EPOCH, &full(), &ended()));
+    let close = written(encode::close(
+        Timestamp::UNIX_EPOCH,
+        &full().into(),
+        &ended(),
+    ));
     let added: Vec<_> = decision.difference(&close).map(String::as_str).collect();
     assert_eq!(
         added,
@@ -282,6 +287,37 @@ fn facts_for_judging_a_flow_again_are_on_its_decision_line_alone() {
             "url.path",
         ]
     );
+}
+
+#[test]
+fn a_close_line_says_what_is_true_when_the_flow_ends() {
+    let at = Timestamp::UNIX_EPOCH;
+    let close = |facts: &FlowRecord| encode::close(at, facts, &ended()).bytes;
+    let anew = |facts: &FlowRecord| close(&FlowFacts::clone(facts).into());
+    for before in [full(), allowed(), FlowFacts::default()] {
+        let mut facts = FlowRecord::from(before);
+        encode::decision_to_repeat(at, &mut facts);
+        assert!(facts.shared().is_some());
+        assert_eq!(close(&facts), anew(&facts));
+        // Known after the decision: the kept text is used.
+        facts.set_dialled([192, 0, 2, 7].into(), Some("parent.example:3128".into()));
+        facts.set_status(418);
+        *facts.timings() = Timings {
+            connect: Some(1.5),
+            total: Some(2.25),
+            ..Timings::default()
+        };
+        assert!(facts.shared().is_some());
+        assert_eq!(close(&facts), anew(&facts));
+        // Changed after the decision: the text is discarded.
+        facts.reason = "revoked";
+        facts.server_name = Some("other.example".into());
+        assert!(facts.shared().is_none());
+        let line = String::from_utf8(close(&facts)).expect("UTF-8");
+        for part in ["\"revoked\"", "\"other.example\"", ":418,", "\"192.0.2.7\""] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
 }
 
 #[test]
@@ -338,7 +374,7 @@ fn the_schema_knows_no_field_that_is_never_written() {
         ..full()
     };
     let written = [full(), conflict].map(|facts| {
-        let line = encode::close(Timestamp::UNIX_EPOCH, &facts, &ended());
+        let line = encode::close(Timestamp::UNIX_EPOCH, &facts.clone().into(), &ended());
         serde_json::from_slice::<Value>(&line.bytes).expect("JSON")
     });
     let text = text(Path::new(concat!(

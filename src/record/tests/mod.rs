@@ -35,7 +35,7 @@ use super::recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
 use super::sink::faulty::Faulty;
 use super::{
     ApprovalFacts, Asker, Blame, CallFacts, CloseFacts, End, Event, ExceptionFacts, FlowFacts,
-    JailFacts, Outcome, ReplayFacts, Said, SessionFacts, Timings, TlsMode,
+    FlowRecord, JailFacts, Outcome, ReplayFacts, Said, SessionFacts, Timings, TlsMode,
 };
 
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -332,9 +332,9 @@ fn ended() -> CloseFacts {
 }
 
 async fn pass(recorder: &Recorder) -> Uuid {
-    let facts = allowed();
+    let mut facts = FlowRecord::from(allowed());
     let mut permit = recorder.permit().await.expect("room");
-    permit.decided(&facts).await.expect("written");
+    permit.decided(&mut facts).await.expect("written");
     permit.closed(&facts, &ended());
     facts.flow
 }
