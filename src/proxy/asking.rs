@@ -30,10 +30,23 @@ impl Flow {
         attempt: Attempt<'_>,
         judged: Result<Decision, Refusal>,
     ) -> Result<Decision, Refusal> {
-        let refusal = match judged {
-            Err(refusal) if refusal.code == Code::NeedsApproval => refusal,
-            judged => return judged,
-        };
+        match judged {
+            Err(refusal) if refusal.code == Code::NeedsApproval => {
+                // Boxed: few flows wait.
+                Box::pin(self.wait_for_reviewer(connection, (known, target), attempt, refusal))
+                    .await
+            }
+            judged => judged,
+        }
+    }
+
+    async fn wait_for_reviewer(
+        &mut self,
+        connection: &Connection,
+        (known, target): (&Known, &Target),
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> Result<Decision, Refusal> {
         let hold = self.snapshot().policy.asking(known.caller.who.tier).hold;
         let (Some(request), false) = (self.facts.request, hold.is_zero()) else {
             return Err(refusal);

@@ -397,13 +397,9 @@ impl Request<'_> {
         }
         let (known, target) = (self.known, &self.url.target);
         let judged = flow.judge_attempt(known, target, self.attempt(request_facts));
-        Box::pin(flow.hold(
-            connection,
-            (known, target),
-            self.attempt(request_facts),
-            judged,
-        ))
-        .await
+        let attempt = self.attempt(request_facts);
+        flow.hold(connection, (known, target), attempt, judged)
+            .await
     }
 
     fn attempt<'a>(&'a self, request_facts: &'a RequestFacts) -> Attempt<'a> {

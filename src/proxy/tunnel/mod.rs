@@ -109,7 +109,7 @@ pub(super) async fn tunnel_to(
     }
     let judged = flow.judge_attempt(known, target, Attempt::Connect);
     let held = flow.hold(connection, (known, target), Attempt::Connect, judged);
-    let decision = Box::pin(held).await?;
+    let decision = held.await?;
     flow.facts.tls_mode = match decision.inspect {
         _ if decision.raw => None,
         Inspect::Yes => Some(TlsMode::Inspected),
