@@ -108,7 +108,7 @@ impl Pool {
         fits: impl Fn(&Idle) -> bool,
     ) -> Option<Idle> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (found, gone) = {
+        let (found, gone, is_empty) = {
             let idle = kept.idle.get_mut(key)?;
             let before = idle.len();
             let mut found = None;
@@ -126,10 +126,10 @@ impl Pool {
                     break;
                 }
             }
-            (found, before - idle.len())
+            (found, before - idle.len(), idle.is_empty())
         };
         kept.count = kept.count.saturating_sub(gone);
-        if kept.idle.get(key).is_some_and(Vec::is_empty) {
+        if is_empty {
             kept.idle.remove(key);
         }
         found
