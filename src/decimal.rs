@@ -41,28 +41,41 @@ pub(crate) fn put_ipv4(out: &mut impl BufMut, address: Ipv4Addr) {
 }
 
 /// Returns an IPv4 address as text, and the length of the text.
-pub(crate) fn ipv4(address: Ipv4Addr) -> ([u8; 15], usize) {
-    let (mut text, mut used) = ([b'.'; 15], 0);
-    let mut add = |byte: u8| {
-        if let Some(place) = text.get_mut(used) {
-            *place = byte;
+pub(crate) fn ipv4(address: Ipv4Addr) -> ([u8; 16], usize) {
+    let (mut text, mut used) = ([b'.'; 16], 0);
+    for octet in address.octets() {
+        let digits = OCTETS.get(usize::from(octet)).unwrap_or(&[b'.'; 4]);
+        let place = text.get_mut(used..).and_then(|rest| rest.first_chunk_mut());
+        if let Some(place) = place {
+            *place = *digits;
         }
-        used += 1;
-    };
-    for (at, octet) in address.octets().into_iter().enumerate() {
-        if at > 0 {
-            add(b'.');
-        }
-        if octet >= 100 {
-            add(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            add(b'0' + octet / 10 % 10);
-        }
-        add(b'0' + octet % 10);
+        used += 2 + usize::from(octet >= 10) + usize::from(octet >= 100);
     }
-    (text, used)
+    (text, used - 1)
 }
+
+/// The digits of each octet, and dots behind them.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, and an octet is less than 256"
+)]
+const OCTETS: [[u8; 4]; 256] = {
+    let mut all = [[b'.'; 4]; 256];
+    let mut octet = 0_u8;
+    loop {
+        let ones = b'0' + octet % 10;
+        let tens = b'0' + octet / 10 % 10;
+        all[octet as usize] = match octet {
+            0..=9 => [ones, b'.', b'.', b'.'],
+            10..=99 => [tens, ones, b'.', b'.'],
+            100..=255 => [b'0' + octet / 100, tens, ones, b'.'],
+        };
+        match octet.checked_add(1) {
+            Some(next) => octet = next,
+            None => break all,
+        }
+    }
+};
 
 /// The two digits of a number below 100.
 pub(crate) fn two_digits(value: u8) -> [u8; 2] {
