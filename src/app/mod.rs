@@ -15,11 +15,13 @@ mod trust;
 #[cfg(target_os = "linux")]
 mod walls;
 
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -69,10 +71,7 @@ pub fn run_with_clock(discovered: &Discovered, policy_owners: &[u32], clock: Clo
     if !plan.warnings.is_empty() {
         banner::say(&diag::render(&plan.warnings, colour()));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let ran = runtime
+    let ran = runtime()
         .context("cannot start the runtime")
         .and_then(|runtime| runtime.block_on(run(plan, discovered, catalogue, owners)));
     match ran {
@@ -82,6 +81,17 @@ pub fn run_with_clock(discovered: &Discovered, policy_owners: &[u32], clock: Clo
             ExitCode::from(4)
         }
     }
+}
+
+/// The runtime of the gate: a thread for each processor it may use. With one processor a single
+/// thread needs no queues that several threads share.
+fn runtime() -> std::io::Result<Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut builder = match processors {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 /// Runs a plan until a stop is requested and its flows have ended.
