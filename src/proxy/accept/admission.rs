@@ -7,13 +7,17 @@
 //! most waiting connections. A client that opens connections and sends nothing therefore keeps no
 //! other client out.
 //!
+//! A request touches only the state of its own connection: the table of waiting connections is
+//! corrected when the gate has to end one. An entry may therefore be of a connection that is busy,
+//! or that has been busy meanwhile and is not the oldest any more.
+//!
 //! All processes on this host are one network: to find the process at the other end of a TCP
 //! connection takes a search of all sockets. Among these processes, the oldest waiting connection
 //! is ended.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -50,17 +54,25 @@ pub(in crate::proxy) struct Connections {
 
 #[derive(Default)]
 struct Table {
-    /// Grows with every connection that begins to wait.
-    step: u64,
-    /// The waiting connections of each network, the oldest first.
-    waiting: HashMap<IpAddr, BTreeMap<u64, Waiting>>,
+    /// The number of connections that were admitted so far.
+    admitted: u64,
+    networks: HashMap<IpAddr, Network>,
     unreported: Option<Evictions>,
 }
 
-struct Waiting {
-    since: Instant,
-    seat: Arc<Seat>,
+/// The connections of one network.
+#[derive(Default)]
+struct Network {
+    /// The number of admitted connections.
+    size: usize,
+    /// The number of those that wait.
+    waiting: Arc<AtomicUsize>,
+    /// Every waiting connection, at the time when it began to wait or earlier.
+    seats: BTreeMap<Place, Arc<Seat>>,
 }
+
+/// The place of a connection among those that wait: since when, and its number.
+type Place = (Instant, u64);
 
 /// Connections that were ended to make room and are not yet recorded.
 struct Evictions {
@@ -87,18 +99,24 @@ pub(in crate::proxy) struct Turn {
 /// A connection in the table of connections.
 pub(in crate::proxy) struct Seat {
     connections: Arc<Connections>,
+    number: u64,
     /// Whether its task runs: before, the gate cannot have read any request.
     is_served: AtomicBool,
     task: OnceLock<AbortHandle>,
     state: Mutex<State>,
 }
 
+/// Locked after the table where both are needed.
 struct State {
     network: IpAddr,
+    /// The number of connections of its network that wait.
+    waiting: Arc<AtomicUsize>,
     /// The number of requests being answered.
     busy: usize,
-    /// The position among the waiting connections.
-    step: u64,
+    /// Since when it waits, or waited last.
+    since: Instant,
+    /// Its place in the table, if it has one: not later than its time.
+    place: Option<Place>,
     /// Whether its admission ended; a request may end later than its connection.
     is_over: bool,
 }
@@ -126,19 +144,7 @@ impl Connections {
             Err(_) => timeout(TURN_TIMEOUT, self.make_room()).await.ok()??,
         };
         self.metrics.connected_clients(1);
-        let state = State {
-            network: network_of(client),
-            busy: 0,
-            step: 0,
-            is_over: false,
-        };
-        let seat = Arc::new(Seat {
-            connections: self.clone(),
-            is_served: AtomicBool::new(false),
-            task: OnceLock::new(),
-            state: Mutex::new(state),
-        });
-        seat.begin_waiting(&mut seat.state());
+        let seat = self.table().seat(self, network_of(client));
         Some(Turn { _turn: turn, seat })
     }
 
@@ -160,18 +166,10 @@ impl Connections {
     /// Ends the oldest waiting connection of the network with the most.
     fn evict(&self) -> Eviction {
         let mut table = self.table();
-        let largest = table.waiting.iter().max_by_key(|(_, seats)| seats.len());
-        let oldest = largest.and_then(|(network, seats)| {
-            let (step, oldest) = seats.first_key_value()?;
-            Some((*network, *step, oldest))
-        });
-        let Some((network, step, oldest)) = oldest else {
-            return Eviction::AllBusy;
+        let (network, task) = match table.end_oldest(self.clock.instant()) {
+            Ok(ended) => ended,
+            Err(none) => return none,
         };
-        let Some(task) = oldest.task_to_end(self.clock.instant()).cloned() else {
-            return Eviction::TooYoung;
-        };
-        table.remove(network, step);
         let count = table.unreported.as_ref().map_or(0, |before| before.count);
         table.unreported = Some(Evictions {
             count: count + 1,
@@ -214,25 +212,123 @@ impl Connections {
 }
 
 impl Table {
-    /// Removes a waiting connection; `false` if it had been ended before.
-    fn remove(&mut self, network: IpAddr, step: u64) -> bool {
-        let Some(seats) = self.waiting.get_mut(&network) else {
-            return false;
-        };
-        let removed = seats.remove(&step).is_some();
-        if seats.is_empty() {
-            self.waiting.remove(&network);
+    /// Adds a connection, which waits.
+    fn seat(&mut self, connections: &Arc<Connections>, network: IpAddr) -> Arc<Seat> {
+        self.admitted += 1;
+        let seat = Arc::new(Seat {
+            connections: connections.clone(),
+            number: self.admitted,
+            is_served: AtomicBool::new(false),
+            task: OnceLock::new(),
+            state: Mutex::new(State {
+                network,
+                waiting: Arc::default(),
+                busy: 0,
+                since: connections.clock.instant(),
+                place: None,
+                is_over: false,
+            }),
+        });
+        self.enter(&seat, network);
+        seat
+    }
+
+    /// Adds a connection to its network; if it waits, with a place.
+    fn enter(&mut self, seat: &Arc<Seat>, network: IpAddr) {
+        let entry = self.networks.entry(network).or_default();
+        entry.size += 1;
+        let mut state = seat.state();
+        state.network = network;
+        state.waiting = entry.waiting.clone();
+        if state.busy == 0 {
+            state.waiting.fetch_add(1, Ordering::Relaxed);
+            entry.correct(seat, &mut state);
         }
-        removed
+    }
+
+    /// Gives a place to a connection that waits and has none.
+    fn place(&mut self, seat: &Arc<Seat>) {
+        let mut state = seat.state();
+        if state.is_over {
+            return;
+        }
+        if let Some(network) = self.networks.get_mut(&state.network) {
+            network.correct(seat, &mut state);
+        }
+    }
+
+    /// Removes a connection from its network: it is over, unless it enters again.
+    fn leave(&mut self, state: &mut State) {
+        if state.is_over {
+            return;
+        }
+        let name = state.network;
+        if let Some(network) = self.networks.get_mut(&name) {
+            network.leave(state);
+            if network.size == 0 {
+                self.networks.remove(&name);
+            }
+        }
+    }
+
+    /// Removes the oldest waiting connection of the network with the most; returns its network and
+    /// the task to end. `Err` if none can be ended.
+    fn end_oldest(&mut self, now: Instant) -> Result<(IpAddr, AbortHandle), Eviction> {
+        let waiting = |network: &Network| network.waiting.load(Ordering::Relaxed);
+        let most = self.networks.iter_mut().max_by_key(|(_, it)| waiting(it));
+        let (name, network) = most.ok_or(Eviction::AllBusy)?;
+        let name = *name;
+        while let Some((place, seat)) = network.first() {
+            let mut state = seat.state();
+            let is_current = state.busy == 0 && seat.place(&state) == place;
+            if !is_current {
+                network.correct(&seat, &mut state);
+                continue;
+            }
+            let is_old = now.saturating_duration_since(state.since) >= MIN_WAITING_AGE;
+            // Before its task runs, the gate cannot have read any request.
+            let is_served = seat.is_served.load(Ordering::Acquire);
+            let task = seat.task.get().filter(|_| is_old && is_served);
+            let task = task.cloned().ok_or(Eviction::TooYoung)?;
+            self.leave(&mut state);
+            return Ok((name, task));
+        }
+        // A connection that has just begun to wait may have no place yet.
+        Err(match waiting(network) {
+            0 => Eviction::AllBusy,
+            _ => Eviction::TooYoung,
+        })
     }
 }
 
-impl Waiting {
-    /// The task to end; `None` if the client has not had time to send a request.
-    fn task_to_end(&self, now: Instant) -> Option<&AbortHandle> {
-        let is_old = now.saturating_duration_since(self.since) >= MIN_WAITING_AGE;
-        let is_served = self.seat.is_served.load(Ordering::Acquire);
-        self.seat.task.get().filter(|_| is_old && is_served)
+impl Network {
+    /// The first place, and its connection.
+    fn first(&self) -> Option<(Place, Arc<Seat>)> {
+        let (place, seat) = self.seats.first_key_value()?;
+        Some((*place, seat.clone()))
+    }
+
+    /// Gives a connection the place of its time; one that is busy gets none.
+    fn correct(&mut self, seat: &Arc<Seat>, state: &mut State) {
+        if let Some(place) = state.place.take() {
+            self.seats.remove(&place);
+        }
+        if state.busy == 0 {
+            let place = seat.place(state);
+            state.place = Some(place);
+            self.seats.insert(place, seat.clone());
+        }
+    }
+
+    fn leave(&mut self, state: &mut State) {
+        state.is_over = true;
+        if state.busy == 0 {
+            state.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(place) = state.place.take() {
+            self.seats.remove(&place);
+        }
+        self.size -= 1;
     }
 }
 
@@ -246,9 +342,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let connections = &self.seat.connections;
-        let mut state = self.seat.state();
-        state.is_over = true;
-        connections.table().remove(state.network, state.step);
+        connections.table().leave(&mut self.seat.state());
         connections.metrics.connected_clients(-1);
     }
 }
@@ -266,36 +360,51 @@ impl Seat {
 
     /// Counts the connection for another client, named by a balancer.
     pub(in crate::proxy) fn set_client(self: &Arc<Self>, client: IpAddr) {
+        let mut table = self.connections.table();
         let mut state = self.state();
-        let is_waiting = self.connections.table().remove(state.network, state.step);
-        state.network = network_of(client);
-        if is_waiting {
-            self.begin_waiting(&mut state);
+        if state.is_over {
+            return;
         }
+        table.leave(&mut state);
+        state.is_over = false;
+        drop(state);
+        table.enter(self, network_of(client));
     }
 
     /// Begins a request: the connection cannot be ended during it. `None` if the connection was
     /// ended.
     pub(in crate::proxy) fn begin_request(self: &Arc<Self>) -> Option<Busy> {
         let mut state = self.state();
-        if state.busy == 0 && !self.connections.table().remove(state.network, state.step) {
-            return None;
+        if state.busy == 0 {
+            if state.is_over {
+                return None;
+            }
+            state.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         state.busy += 1;
+        drop(state);
         Some(Busy(self.clone()))
     }
 
-    fn begin_waiting(self: &Arc<Self>, state: &mut State) {
-        let waiting = Waiting {
-            since: self.connections.clock.instant(),
-            seat: self.clone(),
-        };
-        let mut table = self.connections.table();
-        table.step += 1;
-        state.step = table.step;
-        let step = table.step;
-        let seats = table.waiting.entry(state.network).or_default();
-        seats.insert(step, waiting);
+    /// Ends a request; without another one the connection waits again.
+    fn end_request(self: &Arc<Self>) {
+        let mut state = self.state();
+        state.busy -= 1;
+        if state.busy > 0 || state.is_over {
+            return;
+        }
+        state.waiting.fetch_add(1, Ordering::Relaxed);
+        state.since = self.connections.clock.instant();
+        let has_place = state.place.is_some();
+        drop(state);
+        if !has_place {
+            self.connections.table().place(self);
+        }
+    }
+
+    /// The place that belongs to its time.
+    fn place(&self, state: &State) -> Place {
+        (state.since, self.number)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -312,10 +421,155 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.busy -= 1;
-        if state.busy == 0 && !state.is_over {
-            self.0.begin_waiting(&mut state);
+        self.0.end_request();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What happens to a connection, by its number.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Begin(usize),
+        End(usize),
+        Evict,
+        Leave(usize),
+        Move(usize, u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let seat = 0..8_usize;
+        let step = prop_oneof![
+            4 => seat.clone().prop_map(Step::Begin),
+            4 => seat.clone().prop_map(Step::End),
+            2 => Just(Step::Evict),
+            1 => seat.clone().prop_map(Step::Leave),
+            1 => (seat, 0..3_u8).prop_map(|(seat, network)| Step::Move(seat, network)),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    fn network(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    /// A connection as the rule in words has it.
+    struct Plain {
+        network: u8,
+        busy: Vec<Busy>,
+        waits_since: u64,
+        gone: bool,
+    }
+
+    impl Plain {
+        fn waits(&self) -> bool {
+            self.busy.is_empty() && !self.gone
+        }
+    }
+
+    /// The connections that may be ended: the oldest of each network with the most.
+    fn candidates(all: &[Plain]) -> Vec<usize> {
+        let of = |network| {
+            all.iter()
+                .filter(move |it| it.waits() && it.network == network)
+        };
+        let most = (0..3).map(|network| of(network).count()).max().unwrap_or(0);
+        let oldest = (0..3).filter(|network| most > 0 && of(*network).count() == most);
+        oldest
+            .filter_map(|network| of(network).map(|it| it.waits_since).min())
+            .filter_map(|since| {
+                all.iter()
+                    .position(|it| it.waits() && it.waits_since == since)
+            })
+            .collect()
+    }
+
+    fn play(steps: Vec<Step>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let connections = Arc::new(Connections {
+            turns: Arc::new(Semaphore::new(8)),
+            table: Mutex::default(),
+            evicted: Notify::new(),
+            clock: Clock::system(),
+            metrics: Metrics::new(&[]),
+        });
+        let mut time = 0;
+        let mut next = || {
+            time += 1;
+            time
+        };
+        let mut plain = Vec::new();
+        let mut turns = Vec::new();
+        for at in 0..8 {
+            let turn = runtime
+                .block_on(connections.admit(network(at % 3)))
+                .expect("room");
+            turn.seat
+                .set_task(runtime.spawn(std::future::pending::<()>()).abort_handle());
+            turn.seat.set_served();
+            turns.push(Some(turn));
+            plain.push(Plain {
+                network: at % 3,
+                busy: Vec::new(),
+                waits_since: next(),
+                gone: false,
+            });
+        }
+        let seats: Vec<_> = turns.iter().flatten().map(Turn::seat).collect();
+        for step in steps {
+            match step {
+                Step::Begin(at) => {
+                    let begun = seats[at].begin_request();
+                    let ended = plain[at].gone && plain[at].busy.is_empty();
+                    assert_eq!(begun.is_none(), ended, "{at}");
+                    plain[at].busy.extend(begun);
+                }
+                Step::End(at) => {
+                    if plain[at].busy.pop().is_some() && plain[at].waits() {
+                        plain[at].waits_since = next();
+                    }
+                }
+                Step::Leave(at) => {
+                    plain[at].gone = true;
+                    turns[at] = None;
+                }
+                Step::Move(at, to) => {
+                    seats[at].set_client(network(to));
+                    if !plain[at].gone {
+                        plain[at].network = to;
+                    }
+                }
+                Step::Evict => {
+                    let later = connections.clock.instant() + Duration::from_secs(1);
+                    let ended = connections.table().end_oldest(later).ok();
+                    let expected = candidates(&plain);
+                    let gone: Vec<_> = (0..8)
+                        .filter(|at| !plain[*at].gone && seats[*at].state().is_over)
+                        .collect();
+                    assert_eq!(ended.is_some(), !expected.is_empty());
+                    assert_eq!(gone.len(), usize::from(ended.is_some()));
+                    for at in gone {
+                        assert!(expected.contains(&at), "{at} in {expected:?}");
+                        plain[at].gone = true;
+                    }
+                }
+            }
+        }
+        drop(plain);
+        drop(turns);
+        assert!(connections.table().networks.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn the_oldest_waiting_connection_of_the_largest_network_is_ended(steps in steps()) {
+            play(steps);
         }
     }
 }
