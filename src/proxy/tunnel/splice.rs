@@ -32,11 +32,13 @@ pub(crate) struct Pipe<'p> {
 struct Ends {
     read: OwnedFd,
     write: OwnedFd,
+    size: usize,
     _taken: Option<Taken>,
 }
 
-/// The size of a pipe in bytes; the system's default of 64 KiB is no faster than copying.
-const BYTES: usize = 256 * 1024;
+/// The sizes of a pipe in bytes, the first that the system grants: without a privilege, a user has
+/// 1 MiB for each pipe and 64 MiB for all (`pipe(7)`). The default of 64 KiB is no faster than copying.
+const SIZES: [usize; 2] = [1024 * 1024, 256 * 1024];
 
 /// The number of idle pipes kept.
 const KEPT: usize = 32;
@@ -92,7 +94,7 @@ impl Pipe<'_> {
         let Some(ends) = &self.ends else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        self.held = splice(from, None, &ends.write, None, BYTES, flags())?;
+        self.held = splice(from, None, &ends.write, None, ends.size, flags())?;
         Ok(self.held)
     }
 
@@ -124,10 +126,13 @@ impl Ends {
     /// Fails if the system grants only a small pipe: copying is faster then.
     fn new(taken: Option<Taken>) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        fcntl_setpipe_size(&write, BYTES)?;
+        let granted = |size: &usize| fcntl_setpipe_size(&write, *size).is_ok();
+        let size = SIZES.into_iter().find(granted);
+        let size = size.ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
             read,
             write,
+            size,
             _taken: taken,
         })
     }
