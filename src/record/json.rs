@@ -15,8 +15,9 @@ use uuid::Uuid;
 use crate::decimal;
 use crate::diag::misleads;
 
-/// Capacity in bytes for most lines of flows, without the fields that the writer adds.
-const LINE_CAPACITY: usize = 1280;
+/// Capacity in bytes for most lines of flows, without the fields that the writer adds: those with a
+/// session, a call and a process have some 1,600.
+const LINE_CAPACITY: usize = 2048;
 
 /// One JSON object being written; [`Object::end`] closes the line.
 ///
