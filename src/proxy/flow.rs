@@ -6,6 +6,7 @@
 //! and no flow ends without a line.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -156,10 +157,11 @@ impl Flow {
     }
 
     /// The generation of its start; the present one after [`Flow::rest`].
-    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot
-            .clone()
-            .unwrap_or_else(|| self.gate.snapshot.load_full())
+    pub(super) fn snapshot(&self) -> Generation<'_> {
+        match &self.snapshot {
+            Some(own) => Generation::Own(own),
+            None => Generation::Present(self.gate.snapshot.load_full()),
+        }
     }
 
     /// Releases the generation: a tunnel that is idle for days must not keep an old policy in
@@ -251,7 +253,7 @@ impl Flow {
             target,
             attempt,
         };
-        let snapshot = self.snapshot();
+        let snapshot = self.snapshot().to_shared();
         let began = self.gate.clock.instant();
         let caller_key = self.caller_key(known);
         let asks = self.asks(&caller_key, true);
@@ -731,6 +733,32 @@ impl Flow {
             .connected(decision.category, upstream.took);
         if let (Some(open), Some(judged)) = (&self.open, upstream.judged()) {
             open.dialled(judged);
+        }
+    }
+}
+
+/// The generation of a flow, without another count of its users where the flow has it.
+pub(super) enum Generation<'f> {
+    /// That of its start.
+    Own(&'f Arc<Snapshot>),
+    /// The present one.
+    Present(Arc<Snapshot>),
+}
+
+impl Generation<'_> {
+    /// The generation, to keep while the flow changes.
+    pub(super) fn to_shared(&self) -> Arc<Snapshot> {
+        Arc::clone(self)
+    }
+}
+
+impl Deref for Generation<'_> {
+    type Target = Arc<Snapshot>;
+
+    fn deref(&self) -> &Arc<Snapshot> {
+        match self {
+            Self::Own(own) => own,
+            Self::Present(present) => present,
         }
     }
 }

@@ -51,7 +51,7 @@ pub(in crate::proxy) async fn answer(
         let detail = "the gate's own pages are at http://tidegate.internal/";
         return Err(Refusal::malformed(400, detail));
     }
-    let snapshot = flow.snapshot();
+    let snapshot = flow.snapshot().to_shared();
     let path = url.path.path();
     let page = if requests::is_here(path) {
         let (status, document) = requests::answer(connection, flow, head, (path, known)).await?;

@@ -242,7 +242,7 @@ pub(in crate::proxy) async fn secure(
     alpn: Alpn,
     upstream: Upstream,
 ) -> Result<Secured, Refusal> {
-    let snapshot = flow.snapshot();
+    let snapshot = flow.snapshot().to_shared();
     flow.facts.upstream.clone_from(&tls.upstream);
     let Some(way) = snapshot.upstreams.of(tls.upstream.as_deref()) else {
         let detail = "no root certificates are installed: install the certificates of the system";

@@ -59,7 +59,7 @@ impl Tools {
         };
         let call = request_facts.mcp.as_ref()?;
         Some(Self {
-            snapshot: flow.snapshot(),
+            snapshot: flow.snapshot().to_shared(),
             caller: known.caller.clone(),
             url: url.clone(),
             server: call.server.clone()?,
