@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::figures::Mode;
 use crate::{cpu, tls};
@@ -35,7 +35,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 /// What to measure.
-#[derive(Clone, Copy, clap::Args)]
+#[derive(clap::Args)]
 pub struct Options {
     mode: Mode,
     /// The proxy
@@ -46,6 +46,9 @@ pub struct Options {
     pid: u32,
     #[arg(long)]
     seconds: f64,
+    /// The host and port that tunnels are asked for, if not those of the mode
+    #[arg(long)]
+    authority: Option<String>,
     /// Ask so often in all, in turns with the program that counts
     #[arg(long)]
     operations: Option<u32>,
@@ -61,7 +64,7 @@ pub struct Options {
 /// has priority, and the suite may have to wait for other work on the machine.
 pub async fn run(options: Options) -> Result<()> {
     if let Some(operations) = options.operations {
-        return counted(options, operations).await;
+        return counted(&options, operations).await;
     }
     let seconds = Duration::from_secs_f64(options.seconds);
     let Options {
@@ -71,14 +74,15 @@ pub async fn run(options: Options) -> Result<()> {
         Mode::Bulk | Mode::TlsBulk => bulk(mode, proxy, pid, seconds).await?,
         Mode::Idle => idle(proxy, pid).await?,
         Mode::Latency => latency(proxy, seconds).await?,
-        _ => requests(mode, proxy, pid, seconds).await?,
+        _ => requests(&options, seconds).await?,
     };
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())
 }
 
 /// As many requests as can be made.
-async fn requests(mode: Mode, proxy: SocketAddr, pid: u32, seconds: Duration) -> Result<Figures> {
+async fn requests(options: &Options, seconds: Duration) -> Result<Figures> {
+    let pid = options.pid;
     let (times, failed) = (
         Rc::new(RefCell::new(Vec::new())),
         Rc::new(RefCell::new(Vec::new())),
@@ -86,12 +90,12 @@ async fn requests(mode: Mode, proxy: SocketAddr, pid: u32, seconds: Duration) ->
     let begin = Instant::now() + WARM_UP;
     for _ in 0..CLIENTS {
         let (times, failed) = (times.clone(), failed.clone());
+        let client = Client::new(options.mode, options.proxy);
+        let mut client = match &options.authority {
+            Some(authority) => client.to(authority.clone()),
+            None => client,
+        };
         tokio::task::spawn_local(async move {
-            let mut client = Client {
-                mode,
-                proxy,
-                kept: None,
-            };
             loop {
                 let asked = Instant::now();
                 match tokio::time::timeout(DEADLINE, client.ask()).await {
@@ -136,13 +140,10 @@ async fn requests(mode: Mode, proxy: SocketAddr, pid: u32, seconds: Duration) ->
 
 /// So many requests in each turn. Says `warm` when each client was answered, and `done` when all of a
 /// turn were; after each it waits for a line.
-async fn counted(options: Options, operations: u32) -> Result<()> {
-    let client = || Client {
-        mode: options.mode,
-        proxy: options.proxy,
-        kept: None,
-    };
-    let mut clients: Vec<Client> = (0..options.clients).map(|_| client()).collect();
+async fn counted(options: &Options, operations: u32) -> Result<()> {
+    let mut clients: Vec<Client> = (0..options.clients)
+        .map(|_| Client::new(options.mode, options.proxy))
+        .collect();
     let warm_ups = options.clients as u32 * WARM_UPS;
     let turns = (0..options.turns).map(|_| ("done", operations));
     for (word, count) in std::iter::once(("warm", warm_ups)).chain(turns) {
@@ -153,9 +154,7 @@ async fn counted(options: Options, operations: u32) -> Result<()> {
             asking.spawn_local(async move {
                 while let Some(fewer) = left.get().checked_sub(1) {
                     left.set(fewer);
-                    tokio::time::timeout(DEADLINE, client.ask())
-                        .await
-                        .context("no answer")??;
+                    client.ask_in_time().await?;
                 }
                 anyhow::Ok(client)
             });
@@ -170,9 +169,9 @@ async fn counted(options: Options, operations: u32) -> Result<()> {
 }
 
 /// In microseconds; 0 of no times.
-fn percentile(times: &mut [Duration], share: f64) -> f64 {
+pub fn percentile(times: &mut [Duration], share: f64) -> f64 {
     times.sort();
-    let index = (times.len() as f64 * share) as usize;
+    let index = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
     times.get(index).map_or(0.0, |it| it.as_secs_f64() * 1e6)
 }
 
@@ -180,13 +179,7 @@ fn percentile(times: &mut [Duration], share: f64) -> f64 {
 async fn bulk(mode: Mode, proxy: SocketAddr, pid: u32, seconds: Duration) -> Result<Figures> {
     let bytes = Rc::new(Cell::new(0_u64));
     for _ in 0..BULK_STREAMS {
-        let mut stream = Client {
-            mode,
-            proxy,
-            kept: None,
-        }
-        .open()
-        .await?;
+        let mut stream = Client::new(mode, proxy).open().await?;
         stream.write_all(request("/bulk").as_bytes()).await?;
         stream.flush().await?;
         let bytes = bytes.clone();
@@ -221,14 +214,8 @@ async fn idle(proxy: SocketAddr, pid: u32) -> Result<Figures> {
     let mut memory = Vec::new();
     for count in [FEW_TUNNELS, MANY_TUNNELS] {
         while tunnels.len() < count {
-            let mut client = Client {
-                mode: Mode::Tunnel,
-                proxy,
-                kept: None,
-            };
-            tokio::time::timeout(DEADLINE, client.ask())
-                .await
-                .context("no answer")??;
+            let mut client = Client::new(Mode::Tunnel, proxy);
+            client.ask_in_time().await?;
             tunnels.push(client);
         }
         tokio::time::sleep(TIME_TO_SETTLE).await;
@@ -256,11 +243,7 @@ async fn latency(proxy: SocketAddr, seconds: Duration) -> Result<Figures> {
         (Mode::Tunnel, "kept_us"),
         (Mode::Http, "http_us"),
     ] {
-        let mut client = Client {
-            mode,
-            proxy,
-            kept: None,
-        };
+        let mut client = Client::new(mode, proxy);
         let mut times = Vec::new();
         // Peers that have no such mode leave its figure out.
         if client.ask().await.is_err() {
@@ -271,9 +254,7 @@ async fn latency(proxy: SocketAddr, seconds: Duration) -> Result<Figures> {
         while Instant::now() < end {
             tick.tick().await;
             let asked = Instant::now();
-            tokio::time::timeout(DEADLINE, client.ask())
-                .await
-                .context("no answer")??;
+            client.ask_in_time().await?;
             times.push(asked.elapsed());
         }
         figures.insert(key, percentile(&mut times, 0.5));
@@ -281,13 +262,58 @@ async fn latency(proxy: SocketAddr, seconds: Duration) -> Result<Figures> {
     Ok(figures)
 }
 
-struct Client {
+/// A balancer in front of a proxy.
+pub struct Balanced {
+    /// The address and port that it connects from.
+    pub from: SocketAddr,
+    /// What it says of the client: a header of the PROXY protocol.
+    pub header: String,
+}
+
+/// One client of a proxy.
+pub struct Client {
     mode: Mode,
     proxy: SocketAddr,
+    through: Option<Balanced>,
+    /// The host and port of CONNECT, if not those of the mode.
+    authority: Option<String>,
     kept: Option<Box<dyn Stream>>,
 }
 
 impl Client {
+    pub fn new(mode: Mode, proxy: SocketAddr) -> Self {
+        Self {
+            mode,
+            proxy,
+            through: None,
+            authority: None,
+            kept: None,
+        }
+    }
+
+    /// Asks for tunnels to `authority`.
+    pub fn to(self, authority: String) -> Self {
+        Self {
+            authority: Some(authority),
+            ..self
+        }
+    }
+
+    /// Connects as a balancer does.
+    pub fn through(self, balancer: Balanced) -> Self {
+        Self {
+            through: Some(balancer),
+            ..self
+        }
+    }
+
+    /// One request, answered in time.
+    pub async fn ask_in_time(&mut self) -> Result<()> {
+        tokio::time::timeout(DEADLINE, self.ask())
+            .await
+            .context("no answer")?
+    }
+
     /// One request, answered.
     async fn ask(&mut self) -> Result<()> {
         let keeps = matches!(self.mode, Mode::Http | Mode::Tunnel | Mode::TlsHttp);
@@ -311,17 +337,30 @@ impl Client {
         }
     }
 
+    async fn connect(&self) -> Result<TcpStream> {
+        let Some(Balanced { from, header }) = &self.through else {
+            return Ok(TcpStream::connect(self.proxy).await?);
+        };
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(*from)?;
+        let mut stream = socket.connect(self.proxy).await?;
+        stream.write_all(header.as_bytes()).await?;
+        Ok(stream)
+    }
+
     /// A connection on which requests can be made.
     async fn open(&self) -> Result<Box<dyn Stream>> {
         let is_tls = matches!(self.mode, Mode::TlsConnect | Mode::TlsHttp | Mode::TlsBulk);
-        let mut stream = TcpStream::connect(self.proxy).await?;
+        let mut stream = self.connect().await?;
         stream.set_nodelay(true)?;
         if self.mode != Mode::Http {
-            let authority = if is_tls {
+            let usual = if is_tls {
                 "localhost:18001"
             } else {
                 "127.0.0.1:18000"
             };
+            let authority = self.authority.as_deref().unwrap_or(usual);
             let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
             stream.write_all(head.as_bytes()).await?;
             let answer = read_until(&mut stream, b"\r\n\r\n").await?;

@@ -8,15 +8,19 @@ mod counts;
 mod cpu;
 mod draw;
 mod figures;
+mod hold;
 mod load;
 mod origin;
+mod pace;
 mod peer;
 mod program;
 mod relay;
+mod scale;
 mod suite;
 mod table;
 mod tls;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -35,6 +39,8 @@ enum Command {
     Run(suite::Options),
     /// Count the instructions of one operation of tidegate, and compare them with those of before
     Cost(cost::Options),
+    /// Measure what many hosts, many tunnels, a reload and several workers change for tidegate
+    Scale(scale::Options),
     /// Draw the table and the picture of figures that were measured before
     Draw { figures: PathBuf },
     /// The server that requests are for
@@ -43,6 +49,15 @@ enum Command {
     /// The client: prints its figures as JSON
     #[command(hide = true)]
     Load(load::Options),
+    /// Opens tunnels, which rest until its input ends
+    #[command(hide = true)]
+    Hold { proxy: SocketAddr, tunnels: usize },
+    /// Asks for new tunnels at a steady pace until its input ends
+    #[command(hide = true)]
+    Pace {
+        proxy: SocketAddr,
+        authority: String,
+    },
     /// A proxy without policy, log or deadlines: what a proxy can be compared to
     #[command(hide = true)]
     Relay {
@@ -60,6 +75,9 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Run(options) => suite::run(&options),
         Command::Cost(options) => cost::run(&options),
+        Command::Scale(options) => scale::run(&options),
+        Command::Hold { proxy, tunnels } => block_on(hold::hold(proxy, tunnels)),
+        Command::Pace { proxy, authority } => block_on(pace::run(proxy, authority)),
         Command::Draw { figures } => suite::draw(&figures),
         Command::Origin { certificates } => block_on(origin::serve(&certificates)),
         Command::Load(options) => block_on(load::run(options)),

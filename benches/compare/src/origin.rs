@@ -5,15 +5,19 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificates;
 
 /// Where it speaks plain HTTP.
-const PLAIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18000));
+pub const PLAIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18000));
 /// Where it speaks HTTPS.
 pub const TLS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18001));
+/// Where it speaks plain HTTP with tunnels that rest. The kernel looks for a free port by the address that is
+/// dialled: to the same address, dialling would cost more with each tunnel.
+pub const RESTING: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), 18000));
 /// A small answer, whole.
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// The head of an answer that no client reads to its end.
@@ -21,17 +25,15 @@ const BULK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n";
 
 pub async fn serve(place: &Path) -> Result<()> {
     let acceptor = TlsAcceptor::from(certificates::server(place)?);
-    let (plain, tls) = (
+    let (plain, resting, tls) = (
         TcpListener::bind(PLAIN).await?,
+        TcpListener::bind(RESTING).await?,
         TcpListener::bind(TLS).await?,
     );
     loop {
         tokio::select! {
-            accepted = plain.accept() => {
-                let (stream, _) = accepted?;
-                stream.set_nodelay(true)?;
-                tokio::task::spawn_local(async move { drop(answer(stream).await) });
-            }
+            accepted = plain.accept() => answer_plain(accepted?.0)?,
+            accepted = resting.accept() => answer_plain(accepted?.0)?,
             accepted = tls.accept() => {
                 let (stream, _) = accepted?;
                 stream.set_nodelay(true)?;
@@ -44,6 +46,12 @@ pub async fn serve(place: &Path) -> Result<()> {
             }
         }
     }
+}
+
+fn answer_plain(stream: TcpStream) -> Result<()> {
+    stream.set_nodelay(true)?;
+    tokio::task::spawn_local(async move { drop(answer(stream).await) });
+    Ok(())
 }
 
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {

@@ -44,7 +44,8 @@ pub struct Places {
 }
 
 impl Places {
-    fn fill(&self, text: &str) -> String {
+    /// `text` with the places in it.
+    pub fn fill(&self, text: &str) -> String {
         let places = [
             ("{scratch}", &self.scratch),
             ("{certificates}", &self.certificates),

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 /// The processor of origin and client.
-pub const CLIENT_CPU: usize = 0;
+pub const CLIENT_CPU: &str = "0";
 /// The processor of the proxy, which has it alone.
-pub const PROXY_CPU: usize = 1;
+pub const PROXY_CPU: &str = "1";
 /// Two descriptors for each of the idle tunnels, and some.
 const LIMIT: &str = "--nofile=20000";
 const TIME_TO_END: Duration = Duration::from_secs(5);
@@ -43,6 +43,14 @@ impl Starter {
         }
     }
 
+    /// Starts programs like any others on the machine.
+    pub fn without_priority(self) -> Self {
+        Self {
+            has_priority: false,
+            ..self
+        }
+    }
+
     /// Starts programs so that none of them interrupts another when it wakes (sched(7)): with a
     /// real-time policy as they are, else with `SCHED_BATCH`.
     pub fn without_interruption(self) -> Self {
@@ -53,12 +61,7 @@ impl Starter {
     }
 
     /// Starts `arguments` on `cpu`, with its output in `log`.
-    pub fn start<S: AsRef<OsStr>>(
-        self,
-        cpu: usize,
-        arguments: &[S],
-        log: &Path,
-    ) -> Result<Program> {
+    pub fn start<S: AsRef<OsStr>>(self, cpu: &str, arguments: &[S], log: &Path) -> Result<Program> {
         let mut command = self.first(cpu);
         let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         command
@@ -70,12 +73,7 @@ impl Starter {
     }
 
     /// The same, with an input, and its output to be read.
-    pub fn ask<S: AsRef<OsStr>>(
-        self,
-        cpu: usize,
-        arguments: &[S],
-        input: Stdio,
-    ) -> Result<Program> {
+    pub fn ask<S: AsRef<OsStr>>(self, cpu: &str, arguments: &[S], input: Stdio) -> Result<Program> {
         let mut command = self.first(cpu);
         command.args(arguments).stdin(input).stdout(Stdio::piped());
         Program::spawn(command)
@@ -83,30 +81,30 @@ impl Starter {
 
     /// Keeps `cpu` from resting with what no other program wants of it: a virtual processor that rests
     /// takes long to wake.
-    pub fn spin(cpu: usize, this: &Path) -> Result<Program> {
-        let mut command = Self::command(cpu, &["chrt", "-i", "0"]);
+    pub fn spin(cpu: &str, this: &Path) -> Result<Program> {
+        let mut command = command(cpu, &["chrt", "-i", "0"]);
         command.arg(this).arg("spin").stdin(Stdio::null());
         Program::spawn(command)
     }
 
     /// A command that comes before all other work, where this user may say so.
-    fn first(self, cpu: usize) -> Command {
+    fn first(self, cpu: &str) -> Command {
         let priority: &[&str] = if self.has_priority {
             &["chrt", "-r", "10"]
         } else {
             self.otherwise
         };
-        Self::command(cpu, priority)
+        command(cpu, priority)
     }
+}
 
-    fn command(cpu: usize, priority: &[&str]) -> Command {
-        let mut command = Command::new("prlimit");
-        command
-            .args([LIMIT, "taskset", "-c", &cpu.to_string()])
-            .args(priority)
-            .process_group(0);
-        command
-    }
+fn command(cpu: &str, priority: &[&str]) -> Command {
+    let mut command = Command::new("prlimit");
+    command
+        .args([LIMIT, "taskset", "-c", cpu])
+        .args(priority)
+        .process_group(0);
+    command
 }
 
 impl Program {

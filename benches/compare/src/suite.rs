@@ -91,11 +91,11 @@ pub struct Bench {
     list: PathBuf,
     /// The folder of that list.
     pub folder: PathBuf,
-    starter: Starter,
+    pub starter: Starter,
     /// The processor of origin and client.
-    client_cpu: usize,
+    client_cpu: &'static str,
     /// The processor of the proxy.
-    proxy_cpu: usize,
+    proxy_cpu: &'static str,
 }
 
 impl Bench {
@@ -142,14 +142,21 @@ impl Bench {
 
     /// Starts the server that requests are for.
     pub fn origin(&self) -> Result<Program> {
+        self.origin_on(self.client_cpu)
+    }
+
+    /// The same, on another processor than that of the client.
+    pub fn origin_on(&self, cpu: &str) -> Result<Program> {
         let arguments = [
             self.places.compare.as_os_str(),
             "origin".as_ref(),
             self.places.certificates.as_os_str(),
         ];
         let log = self.root.join("origin.log");
-        is_free(origin::TLS)?;
-        let origin = self.starter.start(self.client_cpu, &arguments, &log)?;
+        for address in [origin::PLAIN, origin::RESTING, origin::TLS] {
+            is_free(address)?;
+        }
+        let origin = self.starter.start(cpu, &arguments, &log)?;
         listens(origin::TLS, &log)?;
         Ok(origin)
     }
@@ -175,11 +182,16 @@ impl Bench {
     /// Nothing of an earlier run is there: a gate that starts with a log of a gigabyte reads the log
     /// first, while clients wait.
     pub fn prepare(&self, peer: &Peer) -> Result<Vec<String>> {
+        self.empty_scratch()?;
+        peer.prepare(&self.folder, &self.places)
+    }
+
+    /// Empties the scratch folder.
+    pub fn empty_scratch(&self) -> Result<()> {
         if self.places.scratch.exists() {
             fs::remove_dir_all(&self.places.scratch)?;
         }
-        fs::create_dir(&self.places.scratch)?;
-        peer.prepare(&self.folder, &self.places)
+        Ok(fs::create_dir(&self.places.scratch)?)
     }
 
     /// Where the output of the peer that runs goes.
@@ -252,13 +264,9 @@ impl Suite<'_> {
         peers
             .iter()
             .for_each(|peer| peer.digests(&self.bench.folder, &mut configurations));
-        let processors = fs::read_to_string("/proc/cpuinfo")?;
-        let processor = processors
-            .lines()
-            .find_map(|it| it.strip_prefix("model name")?.split_once(": "));
         Ok(Machine {
             date: said(&["date", "+%Y-%m-%d"])?,
-            processor: processor.map_or_else(|| "unknown".to_owned(), |(_, name)| name.to_owned()),
+            processor: processor()?,
             processors: std::thread::available_parallelism()?.get(),
             kernel: said(&["uname", "-sr"])?,
             load: vec![load_average()],
@@ -317,7 +325,7 @@ impl Suite<'_> {
 }
 
 /// Otherwise what another program does would be measured.
-fn is_free(address: SocketAddr) -> Result<()> {
+pub fn is_free(address: SocketAddr) -> Result<()> {
     ensure!(
         TcpStream::connect(address).is_err(),
         "another program listens at {address}: is this running twice?"
@@ -345,13 +353,24 @@ pub fn wait_closed(proxy: Program, address: SocketAddr) {
     }
 }
 
-fn said(words: &[&str]) -> Result<String> {
+/// What a command writes.
+pub fn said(words: &[&str]) -> Result<String> {
     let (program, arguments) = words.split_first().context("no program")?;
     let output = Command::new(program).args(arguments).output()?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn load_average() -> f64 {
+/// The name of this machine's processor.
+pub fn processor() -> Result<String> {
+    let processors = fs::read_to_string("/proc/cpuinfo")?;
+    let processor = processors
+        .lines()
+        .find_map(|it| it.strip_prefix("model name")?.split_once(": "));
+    Ok(processor.map_or_else(|| "unknown".to_owned(), |(_, name)| name.to_owned()))
+}
+
+/// Of the last minute.
+pub fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ')
         .next()
