@@ -122,8 +122,8 @@ pub struct OpenFlow {
     pub presented: Presented,
     /// The target.
     pub target: Target,
-    /// The attempt.
-    pub asked: Asked,
+    /// The attempt; `None` for a tunnel, which needs no memory for it.
+    request: Option<Box<Asked>>,
     /// The approval that allowed the flow, if there is one.
     pub approval: Option<Arc<str>>,
     /// The category of the decision.
@@ -152,6 +152,9 @@ pub struct PassedBy {
     pub exceptions: Vec<ByException>,
 }
 
+/// An idle tunnel holds it: with the counts of `Arc`, a size that the allocator has.
+const _: () = assert!(size_of::<OpenFlow>() <= 432);
+
 impl OpenFlow {
     /// A flow that has moved no bytes yet.
     pub fn new(
@@ -175,7 +178,10 @@ impl OpenFlow {
             id,
             presented,
             target,
-            asked,
+            request: match asked {
+                Asked::Connect => None,
+                request @ Asked::Request { .. } => Some(Box::new(request)),
+            },
             approval,
             category,
             tier,
@@ -186,6 +192,14 @@ impl OpenFlow {
             reported: [AtomicU64::new(0), AtomicU64::new(0)],
             cut: AtomicU8::new(0),
             wake: Notify::new(),
+        }
+    }
+
+    /// The attempt.
+    pub fn attempt(&self) -> Attempt<'_> {
+        match &self.request {
+            Some(request) => request.attempt(),
+            None => Attempt::Connect,
         }
     }
 
@@ -251,7 +265,7 @@ impl OpenFlow {
     /// upgrade.
     fn keeps_its_form(&self, decision: &Decision) -> bool {
         let looked_into = decision.inspect == Inspect::Yes && !decision.raw;
-        let upgraded = matches!(self.asked, Asked::Request { upgrade: true, .. });
+        let upgraded = matches!(self.attempt(), Attempt::Request { upgrade: true, .. });
         !(looked_into && self.opaque.load(Ordering::Acquire)) && (decision.upgrade || !upgraded)
     }
 
@@ -277,7 +291,7 @@ impl OpenFlow {
         let query = Query {
             who: &caller.who,
             target: &self.target,
-            attempt: self.asked.attempt(),
+            attempt: self.attempt(),
         };
         let caller = caller.key(self.presented.channel.peer.ip());
         let asks = Asks::again(&caller, self.approval.as_ref());

@@ -169,6 +169,9 @@ impl Flow {
     pub(super) fn rest(&mut self) {
         self.snapshot = None;
         self.facts.rest();
+        if let Some(busy) = &self.busy {
+            busy.rest();
+        }
     }
 
     /// Sets the target.
@@ -688,8 +691,8 @@ impl Flow {
             None => format!("1.1 {}", self.gate.pseudonym),
         };
         let context = DialContext {
-            purpose: match open.asked {
-                Asked::Request { tls: false, .. }
+            purpose: match open.attempt() {
+                Attempt::Request { tls: false, .. }
                     if decision.upstream.is_none() && !self.is_own =>
                 {
                     Purpose::Request

@@ -61,14 +61,19 @@ struct Table {
 }
 
 /// The connections of one network.
-#[derive(Default)]
 struct Network {
     /// The number of admitted connections.
     size: usize,
-    /// The number of those that wait.
-    waiting: Arc<AtomicUsize>,
+    shared: Arc<Waiting>,
     /// Every waiting connection, at the time when it began to wait or earlier.
     seats: BTreeMap<Place, Arc<Seat>>,
+}
+
+/// What a network and its connections share.
+struct Waiting {
+    network: IpAddr,
+    /// The number of connections that wait.
+    count: AtomicUsize,
 }
 
 /// The place of a connection among those that wait: since when, and its number.
@@ -108,15 +113,13 @@ pub(in crate::proxy) struct Seat {
 
 /// Locked after the table where both are needed.
 struct State {
-    network: IpAddr,
-    /// The number of connections of its network that wait.
-    waiting: Arc<AtomicUsize>,
+    network: Arc<Waiting>,
     /// The number of requests being answered.
-    busy: usize,
+    busy: u32,
     /// Since when it waits, or waited last.
     since: Instant,
-    /// Its place in the table, if it has one: not later than its time.
-    place: Option<Place>,
+    /// The time of its place in the table, if it has one: not later than `since`.
+    place: Option<Instant>,
     /// Whether its admission ended; a request may end later than its connection.
     is_over: bool,
 }
@@ -221,8 +224,7 @@ impl Table {
             is_served: AtomicBool::new(false),
             task: OnceLock::new(),
             state: Mutex::new(State {
-                network,
-                waiting: Arc::default(),
+                network: self.network(network).shared.clone(),
                 busy: 0,
                 since: connections.clock.instant(),
                 place: None,
@@ -235,15 +237,25 @@ impl Table {
 
     /// Adds a connection to its network; if it waits, with a place.
     fn enter(&mut self, seat: &Arc<Seat>, network: IpAddr) {
-        let entry = self.networks.entry(network).or_default();
+        let entry = self.network(network);
         entry.size += 1;
         let mut state = seat.state();
-        state.network = network;
-        state.waiting = entry.waiting.clone();
+        state.network = entry.shared.clone();
         if state.busy == 0 {
-            state.waiting.fetch_add(1, Ordering::Relaxed);
+            state.network.count.fetch_add(1, Ordering::Relaxed);
             entry.correct(seat, &mut state);
         }
+    }
+
+    fn network(&mut self, network: IpAddr) -> &mut Network {
+        self.networks.entry(network).or_insert_with(|| Network {
+            size: 0,
+            shared: Arc::new(Waiting {
+                network,
+                count: AtomicUsize::new(0),
+            }),
+            seats: BTreeMap::new(),
+        })
     }
 
     /// Gives a place to a connection that waits and has none.
@@ -252,19 +264,19 @@ impl Table {
         if state.is_over {
             return;
         }
-        if let Some(network) = self.networks.get_mut(&state.network) {
+        if let Some(network) = self.networks.get_mut(&state.network.network) {
             network.correct(seat, &mut state);
         }
     }
 
     /// Removes a connection from its network: it is over, unless it enters again.
-    fn leave(&mut self, state: &mut State) {
+    fn leave(&mut self, seat: &Seat, state: &mut State) {
         if state.is_over {
             return;
         }
-        let name = state.network;
+        let name = state.network.network;
         if let Some(network) = self.networks.get_mut(&name) {
-            network.leave(state);
+            network.leave(seat, state);
             if network.size == 0 {
                 self.networks.remove(&name);
             }
@@ -274,7 +286,7 @@ impl Table {
     /// Removes the oldest waiting connection of the network with the most; returns its network and
     /// the task to end. `Err` if none can be ended.
     fn end_oldest(&mut self, now: Instant) -> Result<(IpAddr, AbortHandle), Eviction> {
-        let waiting = |network: &Network| network.waiting.load(Ordering::Relaxed);
+        let waiting = |network: &Network| network.shared.count.load(Ordering::Relaxed);
         let most = self.networks.iter_mut().max_by_key(|(_, it)| waiting(it));
         let (name, network) = most.ok_or(Eviction::AllBusy)?;
         let name = *name;
@@ -290,7 +302,7 @@ impl Table {
             let is_served = seat.is_served.load(Ordering::Acquire);
             let task = seat.task.get().filter(|_| is_old && is_served);
             let task = task.cloned().ok_or(Eviction::TooYoung)?;
-            self.leave(&mut state);
+            self.leave(&seat, &mut state);
             return Ok((name, task));
         }
         // A connection that has just begun to wait may have no place yet.
@@ -310,24 +322,26 @@ impl Network {
 
     /// Gives a connection the place of its time; one that is busy gets none.
     fn correct(&mut self, seat: &Arc<Seat>, state: &mut State) {
-        if let Some(place) = state.place.take() {
-            self.seats.remove(&place);
-        }
+        self.forget(seat, state);
         if state.busy == 0 {
-            let place = seat.place(state);
-            state.place = Some(place);
-            self.seats.insert(place, seat.clone());
+            state.place = Some(state.since);
+            self.seats.insert(seat.place(state), seat.clone());
         }
     }
 
-    fn leave(&mut self, state: &mut State) {
+    /// Removes the place of a connection.
+    fn forget(&mut self, seat: &Seat, state: &mut State) {
+        if let Some(since) = state.place.take() {
+            self.seats.remove(&(since, seat.number));
+        }
+    }
+
+    fn leave(&mut self, seat: &Seat, state: &mut State) {
         state.is_over = true;
         if state.busy == 0 {
-            state.waiting.fetch_sub(1, Ordering::Relaxed);
+            state.network.count.fetch_sub(1, Ordering::Relaxed);
         }
-        if let Some(place) = state.place.take() {
-            self.seats.remove(&place);
-        }
+        self.forget(seat, state);
         self.size -= 1;
     }
 }
@@ -342,7 +356,9 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let connections = &self.seat.connections;
-        connections.table().leave(&mut self.seat.state());
+        connections
+            .table()
+            .leave(&self.seat, &mut self.seat.state());
         connections.metrics.connected_clients(-1);
     }
 }
@@ -365,7 +381,7 @@ impl Seat {
         if state.is_over {
             return;
         }
-        table.leave(&mut state);
+        table.leave(self, &mut state);
         state.is_over = false;
         drop(state);
         table.enter(self, network_of(client));
@@ -379,11 +395,21 @@ impl Seat {
             if state.is_over {
                 return None;
             }
-            state.waiting.fetch_sub(1, Ordering::Relaxed);
+            state.network.count.fetch_sub(1, Ordering::Relaxed);
         }
         state.busy += 1;
         drop(state);
         Some(Busy(self.clone()))
+    }
+
+    /// Gives up the place of a connection that will be busy for long: an idle tunnel needs no memory
+    /// for it.
+    fn rest(&self) {
+        let mut table = self.connections.table();
+        let mut state = self.state();
+        if let Some(network) = table.networks.get_mut(&state.network.network) {
+            network.forget(self, &mut state);
+        }
     }
 
     /// Ends a request; without another one the connection waits again.
@@ -393,7 +419,7 @@ impl Seat {
         if state.busy > 0 || state.is_over {
             return;
         }
-        state.waiting.fetch_add(1, Ordering::Relaxed);
+        state.network.count.fetch_add(1, Ordering::Relaxed);
         state.since = self.connections.clock.instant();
         let has_place = state.place.is_some();
         drop(state);
@@ -413,6 +439,11 @@ impl Seat {
 }
 
 impl Busy {
+    /// Releases what only a waiting connection needs: the request may last for days.
+    pub(in crate::proxy) fn rest(&self) {
+        self.0.rest();
+    }
+
     /// Ends the protection of the request; its connection waits again.
     pub(in crate::proxy) fn into_seat(self) -> Arc<Seat> {
         self.0.clone()
@@ -439,6 +470,7 @@ mod tests {
         Evict,
         Leave(usize),
         Move(usize, u8),
+        Rest(usize),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -448,6 +480,7 @@ mod tests {
             4 => seat.clone().prop_map(Step::End),
             2 => Just(Step::Evict),
             1 => seat.clone().prop_map(Step::Leave),
+            1 => seat.clone().prop_map(Step::Rest),
             1 => (seat, 0..3_u8).prop_map(|(seat, network)| Step::Move(seat, network)),
         ];
         prop::collection::vec(step, 0..60)
@@ -545,6 +578,7 @@ mod tests {
                         plain[at].network = to;
                     }
                 }
+                Step::Rest(at) => plain[at].busy.iter().for_each(Busy::rest),
                 Step::Evict => {
                     let later = connections.clock.instant() + Duration::from_secs(1);
                     let ended = connections.table().end_oldest(later).ok();
