@@ -16,6 +16,8 @@ use crate::dial::{Descriptors, Taken};
 #[derive(Debug, Default)]
 pub(crate) struct Pipes {
     idle: Mutex<Vec<Ends>>,
+    /// Counted by each large pipe.
+    large: Arc<()>,
     /// The descriptor budget of the pipes; `None`: unlimited.
     budget: Option<Arc<Descriptors>>,
 }
@@ -33,22 +35,27 @@ struct Ends {
     read: OwnedFd,
     write: OwnedFd,
     size: usize,
+    _large: Option<Arc<()>>,
     _taken: Option<Taken>,
 }
 
-/// The sizes of a pipe in bytes, the first that the system grants: without a privilege, a user has
-/// 1 MiB for each pipe and 64 MiB for all (`pipe(7)`). The default of 64 KiB is no faster than copying.
-const SIZES: [usize; 2] = [1024 * 1024, 256 * 1024];
+/// The size of a pipe in bytes; the system's default of 64 KiB is no faster than copying.
+const SIZE: usize = 256 * 1024;
+/// The size of the first pipes, which wakes the receiver of bulk less often.
+const LARGE: usize = 1024 * 1024;
+/// The number of large pipes: a user has 64 MiB for all pipes, and above that its other programs get
+/// pipes of two pages (`pipe-user-pages-soft` in pipe(7)).
+const MAX_LARGE: usize = 16;
 
 /// The number of idle pipes kept.
-const KEPT: usize = 32;
+const KEPT: usize = 16;
 
 impl Pipes {
     /// Makes pipes only while the budget has spare descriptors.
     pub(crate) fn within(budget: Arc<Descriptors>) -> Self {
         Self {
-            idle: Mutex::default(),
             budget: Some(budget),
+            ..Self::default()
         }
     }
 
@@ -67,7 +74,8 @@ impl Pipes {
             Some(budget) => Some(budget.take_spare(2)?),
             None => None,
         };
-        Ends::new(taken).ok()
+        let large = (Arc::strong_count(&self.large) <= MAX_LARGE).then(|| self.large.clone());
+        Ends::new(large, taken).ok()
     }
 
     /// The number of idle pipes.
@@ -124,15 +132,17 @@ impl Drop for Pipe<'_> {
 
 impl Ends {
     /// Fails if the system grants only a small pipe: copying is faster then.
-    fn new(taken: Option<Taken>) -> io::Result<Self> {
+    fn new(large: Option<Arc<()>>, taken: Option<Taken>) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let granted = |size: &usize| fcntl_setpipe_size(&write, *size).is_ok();
-        let size = SIZES.into_iter().find(granted);
-        let size = size.ok_or(io::ErrorKind::OutOfMemory)?;
+        let large = large.filter(|_| fcntl_setpipe_size(&write, LARGE).is_ok());
+        if large.is_none() {
+            fcntl_setpipe_size(&write, SIZE)?;
+        }
         Ok(Self {
             read,
             write,
-            size,
+            size: if large.is_some() { LARGE } else { SIZE },
+            _large: large,
             _taken: taken,
         })
     }
@@ -162,6 +172,20 @@ mod tests {
         let mut seen = [0; 5];
         receiver.read_exact(&mut seen).expect("through");
         assert_eq!((&seen, pipes.idle()), (b"hello", 1));
+    }
+
+    #[test]
+    fn only_some_pipes_are_large() {
+        let pipes = Pipes::default();
+        let size = |pipe: &Pipe<'_>| pipe.ends.as_ref().map(|ends| ends.size);
+        let taken: Vec<_> = (0..MAX_LARGE + 2).map_while(|_| pipes.take()).collect();
+        let large = taken.iter().filter(|pipe| size(pipe) == Some(LARGE));
+        assert!(large.count() <= MAX_LARGE);
+        assert_eq!(taken.last().and_then(size), Some(SIZE));
+        drop(taken);
+        assert_eq!(pipes.idle(), KEPT);
+        // Those that were not kept are counted no more.
+        assert!(Arc::strong_count(&pipes.large) <= 1 + KEPT);
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub(super) struct Way<'a, R, W> {
 /// Reads in one poll before other tasks get their share.
 const ROUNDS: usize = 16;
 
+/// Bytes that one poll moves before other tasks get their share.
+const TURN: u64 = 4 * 1024 * 1024;
+
 /// Full reads in a row that make a direction bulk.
 const BULK_AFTER: u8 = 4;
 
@@ -121,7 +124,11 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
         let mut spare = None;
+        let before = self.moved.load(Ordering::Relaxed);
         for _ in 0..ROUNDS {
+            if self.moved.load(Ordering::Relaxed).wrapping_sub(before) >= TURN {
+                break;
+            }
             ready!(self.poll_early(cx))?;
             ready!(self.poll_rest(cx, &mut spare))?;
             ready!(self.poll_drain(cx))?;
