@@ -7,9 +7,9 @@
 //! most waiting connections. A client that opens connections and sends nothing therefore keeps no
 //! other client out.
 //!
-//! A request touches only the state of its own connection: the table of waiting connections is
-//! corrected when the gate has to end one. An entry may therefore be of a connection that is busy,
-//! or that has been busy meanwhile and is not the oldest any more.
+//! A request on a kept connection usually locks only the state of that connection. The table may be
+//! out of date: an entry can belong to a busy connection, or have an older time than its connection.
+//! [`Table::end_oldest`] corrects entries until the first is current.
 //!
 //! All processes on this host are one network: to find the process at the other end of a TCP
 //! connection takes a search of all sockets. Among these processes, the oldest waiting connection
@@ -64,16 +64,17 @@ struct Table {
 struct Network {
     /// The number of admitted connections.
     size: usize,
-    shared: Arc<Waiting>,
-    /// Every waiting connection, at the time when it began to wait or earlier.
+    count: Arc<NetworkCount>,
+    /// Connections by the time when they began to wait. It may hold busy connections and old times,
+    /// and lacks one that is between [`Seat::end_request`] and [`Table::place`].
     seats: BTreeMap<Place, Arc<Seat>>,
 }
 
-/// What a network and its connections share.
-struct Waiting {
+/// The number of waiting connections of a network; each of its connections changes it.
+struct NetworkCount {
     network: IpAddr,
     /// The number of connections that wait.
-    count: AtomicUsize,
+    waiting: AtomicUsize,
 }
 
 /// The place of a connection among those that wait: since when, and its number.
@@ -113,7 +114,7 @@ pub(in crate::proxy) struct Seat {
 
 /// Locked after the table where both are needed.
 struct State {
-    network: Arc<Waiting>,
+    counted: Arc<NetworkCount>,
     /// The number of requests being answered.
     busy: u32,
     /// Since when it waits, or waited last.
@@ -224,35 +225,34 @@ impl Table {
             is_served: AtomicBool::new(false),
             task: OnceLock::new(),
             state: Mutex::new(State {
-                network: self.network(network).shared.clone(),
+                counted: self.network(network).count.clone(),
                 busy: 0,
                 since: connections.clock.instant(),
                 place: None,
                 is_over: false,
             }),
         });
-        self.enter(&seat, network);
+        self.enter(&seat, &mut seat.state(), network);
         seat
     }
 
     /// Adds a connection to its network; if it waits, with a place.
-    fn enter(&mut self, seat: &Arc<Seat>, network: IpAddr) {
+    fn enter(&mut self, seat: &Arc<Seat>, state: &mut State, network: IpAddr) {
         let entry = self.network(network);
         entry.size += 1;
-        let mut state = seat.state();
-        state.network = entry.shared.clone();
+        state.counted = entry.count.clone();
         if state.busy == 0 {
-            state.network.count.fetch_add(1, Ordering::Relaxed);
-            entry.correct(seat, &mut state);
+            state.counted.waiting.fetch_add(1, Ordering::Relaxed);
+            entry.correct(seat, state);
         }
     }
 
     fn network(&mut self, network: IpAddr) -> &mut Network {
         self.networks.entry(network).or_insert_with(|| Network {
             size: 0,
-            shared: Arc::new(Waiting {
+            count: Arc::new(NetworkCount {
                 network,
-                count: AtomicUsize::new(0),
+                waiting: AtomicUsize::new(0),
             }),
             seats: BTreeMap::new(),
         })
@@ -264,7 +264,7 @@ impl Table {
         if state.is_over {
             return;
         }
-        if let Some(network) = self.networks.get_mut(&state.network.network) {
+        if let Some(network) = self.networks.get_mut(&state.counted.network) {
             network.correct(seat, &mut state);
         }
     }
@@ -274,7 +274,7 @@ impl Table {
         if state.is_over {
             return;
         }
-        let name = state.network.network;
+        let name = state.counted.network;
         if let Some(network) = self.networks.get_mut(&name) {
             network.leave(seat, state);
             if network.size == 0 {
@@ -286,7 +286,7 @@ impl Table {
     /// Removes the oldest waiting connection of the network with the most; returns its network and
     /// the task to end. `Err` if none can be ended.
     fn end_oldest(&mut self, now: Instant) -> Result<(IpAddr, AbortHandle), Eviction> {
-        let waiting = |network: &Network| network.shared.count.load(Ordering::Relaxed);
+        let waiting = |network: &Network| network.count.waiting.load(Ordering::Relaxed);
         let most = self.networks.iter_mut().max_by_key(|(_, it)| waiting(it));
         let (name, network) = most.ok_or(Eviction::AllBusy)?;
         let name = *name;
@@ -306,9 +306,9 @@ impl Table {
             return Ok((name, task));
         }
         // A connection that has just begun to wait may have no place yet.
-        Err(match waiting(network) {
-            0 => Eviction::AllBusy,
-            _ => Eviction::TooYoung,
+        Err(match self.networks.values().any(|it| waiting(it) > 0) {
+            true => Eviction::TooYoung,
+            false => Eviction::AllBusy,
         })
     }
 }
@@ -339,7 +339,7 @@ impl Network {
     fn leave(&mut self, seat: &Seat, state: &mut State) {
         state.is_over = true;
         if state.busy == 0 {
-            state.network.count.fetch_sub(1, Ordering::Relaxed);
+            state.counted.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         self.forget(seat, state);
         self.size -= 1;
@@ -383,8 +383,7 @@ impl Seat {
         }
         table.leave(self, &mut state);
         state.is_over = false;
-        drop(state);
-        table.enter(self, network_of(client));
+        table.enter(self, &mut state, network_of(client));
     }
 
     /// Begins a request: the connection cannot be ended during it. `None` if the connection was
@@ -395,7 +394,7 @@ impl Seat {
             if state.is_over {
                 return None;
             }
-            state.network.count.fetch_sub(1, Ordering::Relaxed);
+            state.counted.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         state.busy += 1;
         drop(state);
@@ -404,10 +403,10 @@ impl Seat {
 
     /// Gives up the place of a connection that will be busy for long: an idle tunnel needs no memory
     /// for it.
-    fn rest(&self) {
+    fn release_place(&self) {
         let mut table = self.connections.table();
         let mut state = self.state();
-        if let Some(network) = table.networks.get_mut(&state.network.network) {
+        if let Some(network) = table.networks.get_mut(&state.counted.network) {
             network.forget(self, &mut state);
         }
     }
@@ -419,7 +418,7 @@ impl Seat {
         if state.busy > 0 || state.is_over {
             return;
         }
-        state.network.count.fetch_add(1, Ordering::Relaxed);
+        state.counted.waiting.fetch_add(1, Ordering::Relaxed);
         state.since = self.connections.clock.instant();
         let has_place = state.place.is_some();
         drop(state);
@@ -440,8 +439,8 @@ impl Seat {
 
 impl Busy {
     /// Releases what only a waiting connection needs: the request may last for days.
-    pub(in crate::proxy) fn rest(&self) {
-        self.0.rest();
+    pub(in crate::proxy) fn release_place(&self) {
+        self.0.release_place();
     }
 
     /// Ends the protection of the request; its connection waits again.
@@ -578,7 +577,7 @@ mod tests {
                         plain[at].network = to;
                     }
                 }
-                Step::Rest(at) => plain[at].busy.iter().for_each(Busy::rest),
+                Step::Rest(at) => plain[at].busy.iter().for_each(Busy::release_place),
                 Step::Evict => {
                     let later = connections.clock.instant() + Duration::from_secs(1);
                     let ended = connections.table().end_oldest(later).ok();
