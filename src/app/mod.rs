@@ -83,8 +83,8 @@ pub fn run_with_clock(discovered: &Discovered, policy_owners: &[u32], clock: Clo
     }
 }
 
-/// The runtime of the gate: a thread for each processor it may use. With one processor a single
-/// thread needs no queues that several threads share.
+/// The runtime of the gate: a thread for each processor that it may use. With one processor it is
+/// Tokio's runtime of the current thread, which needs no queues that threads share.
 fn runtime() -> std::io::Result<Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut builder = match processors {

@@ -157,10 +157,10 @@ impl Flow {
     }
 
     /// The generation of its start; the present one after [`Flow::rest`].
-    pub(super) fn snapshot(&self) -> Generation<'_> {
+    pub(super) fn snapshot(&self) -> SnapshotRef<'_> {
         match &self.snapshot {
-            Some(own) => Generation::Own(own),
-            None => Generation::Present(self.gate.snapshot.load_full()),
+            Some(own) => SnapshotRef::Own(own),
+            None => SnapshotRef::Present(self.gate.snapshot.load_full()),
         }
     }
 
@@ -168,9 +168,9 @@ impl Flow {
     /// memory.
     pub(super) fn rest(&mut self) {
         self.snapshot = None;
-        self.facts.rest();
+        self.facts.discard_text();
         if let Some(busy) = &self.busy {
-            busy.rest();
+            busy.release_place();
         }
     }
 
@@ -546,7 +546,7 @@ impl Flow {
     }
 
     fn finish_refused(&mut self) {
-        self.facts.timings().total = Some(millis(self.began.elapsed()));
+        self.facts.timings_mut().total = Some(millis(self.began.elapsed()));
         self.count(self.refused.map_or(0, Code::index));
     }
 
@@ -599,7 +599,7 @@ impl Flow {
 
     fn finish_passed(&mut self) {
         let age = self.age();
-        self.facts.timings().total = Some(millis(age));
+        self.facts.timings_mut().total = Some(millis(age));
         let (mut out, mut back) = (0, 0);
         if let Some(open) = &self.open {
             self.gate.flows.remove(open.id);
@@ -640,7 +640,7 @@ impl Flow {
         let named = looked_up && matches!(target.host, Host::Name(_));
         if named {
             let took = began.elapsed();
-            self.facts.timings().dns = Some(millis(took));
+            self.facts.timings_mut().dns = Some(millis(took));
             self.gate.metrics.dns(took);
         }
         let route = found.map_err(|error| no_route(self, decision, error))?;
@@ -730,7 +730,7 @@ impl Flow {
         let parent = upstream.parent.as_ref();
         let parent = parent.map(|through| through.name().clone());
         self.facts.set_dialled(upstream.address.ip(), parent);
-        self.facts.timings().connect = Some(millis(upstream.took));
+        self.facts.timings_mut().connect = Some(millis(upstream.took));
         self.gate
             .metrics
             .connected(decision.category, upstream.took);
@@ -740,22 +740,22 @@ impl Flow {
     }
 }
 
-/// The generation of a flow, without another count of its users where the flow has it.
-pub(super) enum Generation<'f> {
-    /// That of its start.
+/// The snapshot of a flow: borrowed if the flow still has it, else the present one.
+pub(super) enum SnapshotRef<'f> {
+    /// The snapshot of the flow's start.
     Own(&'f Arc<Snapshot>),
     /// The present one.
     Present(Arc<Snapshot>),
 }
 
-impl Generation<'_> {
-    /// The generation, to keep while the flow changes.
+impl SnapshotRef<'_> {
+    /// The snapshot, to keep while the flow changes.
     pub(super) fn to_shared(&self) -> Arc<Snapshot> {
         Arc::clone(self)
     }
 }
 
-impl Deref for Generation<'_> {
+impl Deref for SnapshotRef<'_> {
     type Target = Arc<Snapshot>;
 
     fn deref(&self) -> &Arc<Snapshot> {

@@ -30,13 +30,13 @@ impl FlowRecord {
         self.facts.status = Some(status);
     }
 
-    /// The timings of the stages.
-    pub fn timings(&mut self) -> &mut Timings {
+    /// The timings of the stages, to set.
+    pub fn timings_mut(&mut self) -> &mut Timings {
         &mut self.facts.ms
     }
 
     /// Discards the kept text: a flow that may last for days does not hold its memory.
-    pub fn rest(&mut self) {
+    pub fn discard_text(&mut self) {
         self.shared = None;
     }
 

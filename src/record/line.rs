@@ -216,9 +216,6 @@ pub struct FlowFacts {
     pub ms: Timings,
 }
 
-/// Each open flow holds its facts: this is a size that the allocator has, and the next is 896.
-const _: () = assert!(size_of::<FlowFacts>() <= 768);
-
 impl FlowFacts {
     /// Returns the verdict that `enforce` mode carries out; `None` if the policy reached none.
     pub fn enforced(&self) -> Option<Verdict> {

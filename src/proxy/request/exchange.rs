@@ -133,7 +133,7 @@ impl Exchange<'_> {
         if let Some(status) = answer.status {
             flow.facts.set_status(status);
         }
-        flow.facts.timings().first_byte = answer.first_byte.map(millis);
+        flow.facts.timings_mut().first_byte = answer.first_byte.map(millis);
         match ended {
             Ended::Replied(Ok(Replied::Upgraded)) => {
                 Ok(Box::pin(self.upgraded(connection, flow, route, buffer)).await)
@@ -214,6 +214,7 @@ impl Exchange<'_> {
             to_client,
         };
         let idle = flow.snapshot().limits.idle;
+        flow.rest();
         let shared = connection.shared.clone();
         let (client, bytes) = (&mut connection.stream, &self.open.bytes);
         let upstream = &mut route.stream;

@@ -258,7 +258,7 @@ pub(in crate::proxy) async fn secure(
         cut = open.cut() => return Err(Refusal::cut(cut)),
         entered = tokio::time::timeout(snapshot.limits.connect_timeout, entering) => entered,
     };
-    flow.facts.timings().tls = Some(millis(began.elapsed()));
+    flow.facts.timings_mut().tls = Some(millis(began.elapsed()));
     let entered = entered.unwrap_or(Err(TlsFailure::TIMEOUT));
     let result = entered
         .as_ref()

@@ -302,7 +302,7 @@ fn a_close_line_says_what_is_true_when_the_flow_ends() {
         // Known after the decision: the kept text is used.
         facts.set_dialled([192, 0, 2, 7].into(), Some("parent.example:3128".into()));
         facts.set_status(418);
-        *facts.timings() = Timings {
+        *facts.timings_mut() = Timings {
             connect: Some(1.5),
             total: Some(2.25),
             ..Timings::default()
@@ -318,6 +318,12 @@ fn a_close_line_says_what_is_true_when_the_flow_ends() {
             assert!(line.contains(part), "{part} in {line}");
         }
     }
+}
+
+#[test]
+fn the_facts_of_a_flow_fit_a_size_of_the_allocator() {
+    // Each open flow holds them; the next size is 896.
+    assert!(size_of::<FlowFacts>() <= 768);
 }
 
 #[test]
