@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::counting::{Count, Turn};
 use crate::counts::{self, Counts, Toolchain};
 use crate::figures::Mode;
+use crate::program::PROXY_CPU;
 use crate::suite::{Bench, Compared};
 
 /// Operations that are counted together.
@@ -110,6 +111,13 @@ impl Counter<'_> {
         let toolchain = Toolchain::of(&self.bench.places.tidegate)?;
         if let Some(difference) = before.toolchain.difference(&toolchain) {
             println!("NOT COMPARED with {}: {difference}", file.display());
+            return Ok(());
+        }
+        if !self.bench.starter.may_start(PROXY_CPU) {
+            println!(
+                "NOT COMPARED with {}: this user may not start programs on processor {PROXY_CPU} with 20,000 descriptors",
+                file.display()
+            );
             return Ok(());
         }
         let counted = self.all(&before.instructions)?;

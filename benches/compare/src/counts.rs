@@ -37,15 +37,23 @@ pub struct Toolchain {
     libc: String,
     /// Valgrind shows programs a processor of its own, by version.
     valgrind: String,
-    /// The architecture, and whether the processor has AVX2: valgrind then shows programs always the same.
+    /// The architecture, and whether the processor has AVX2: valgrind then emulates the same processor
+    /// everywhere.
     processor: String,
+    /// The kernel decides when a program has to wait, and so what it does again.
+    kernel: String,
 }
 
 impl Counts {
     pub fn read(file: &Path) -> Result<Self> {
         let text =
             fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        toml::from_str(&text).with_context(|| format!("{} is not as it should be", file.display()))
+        toml::from_str(&text).with_context(|| {
+            format!(
+                "cannot parse {}: write it anew with `compare cost --write`",
+                file.display()
+            )
+        })
     }
 
     pub fn write(&self, file: &Path) -> Result<()> {
@@ -91,7 +99,7 @@ fn change(new: u64, before: u64) -> f64 {
 impl Toolchain {
     /// The toolchain of a program, and that of this machine which runs it.
     pub fn of(program: &Path) -> Result<Self> {
-        let comments = said(
+        let comments = output_of(
             Command::new("readelf")
                 .args(["-p", ".comment"])
                 .arg(program),
@@ -106,9 +114,10 @@ impl Toolchain {
         Ok(Self {
             rustc: comment("rustc version"),
             cc: comment("GCC:"),
-            libc: said(Command::new("getconf").arg("GNU_LIBC_VERSION"))?,
-            valgrind: said(Command::new("valgrind").arg("--version"))?,
+            libc: output_of(Command::new("getconf").arg("GNU_LIBC_VERSION"))?,
+            valgrind: output_of(Command::new("valgrind").arg("--version"))?,
             processor: std::env::consts::ARCH.to_owned() + avx2,
+            kernel: output_of(Command::new("uname").arg("-sr"))?,
         })
     }
 
@@ -120,6 +129,7 @@ impl Toolchain {
             (&self.libc, &other.libc),
             (&self.valgrind, &other.valgrind),
             (&self.processor, &other.processor),
+            (&self.kernel, &other.kernel),
         ];
         let different: Vec<String> = pairs
             .iter()
@@ -130,7 +140,7 @@ impl Toolchain {
     }
 }
 
-fn said(command: &mut Command) -> Result<String> {
+fn output_of(command: &mut Command) -> Result<String> {
     let output = command
         .output()
         .with_context(|| format!("cannot run {command:?}"))?;
@@ -154,6 +164,7 @@ mod tests {
             libc: "glibc 2.36".to_owned(),
             valgrind: "valgrind-3.19.0".to_owned(),
             processor: "x86_64 with AVX2".to_owned(),
+            kernel: "Linux 6.18".to_owned(),
         }
     }
 

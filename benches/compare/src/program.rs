@@ -79,6 +79,12 @@ impl Starter {
         Program::spawn(command)
     }
 
+    /// Whether this user may start programs on `cpu` with as many descriptors.
+    pub fn may_start(self, cpu: &str) -> bool {
+        let tried = self.first(cpu).arg("true").stderr(Stdio::null()).status();
+        tried.is_ok_and(|it| it.success())
+    }
+
     /// Keeps `cpu` from resting with what no other program wants of it: a virtual processor that rests
     /// takes long to wake.
     pub fn spin(cpu: &str, this: &Path) -> Result<Program> {
