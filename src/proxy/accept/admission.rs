@@ -306,10 +306,11 @@ impl Table {
             return Ok((name, task));
         }
         // A connection that has just begun to wait may have no place yet.
-        Err(match self.networks.values().any(|it| waiting(it) > 0) {
-            true => Eviction::TooYoung,
-            false => Eviction::AllBusy,
-        })
+        if self.networks.values().any(|it| waiting(it) > 0) {
+            Err(Eviction::TooYoung)
+        } else {
+            Err(Eviction::AllBusy)
+        }
     }
 }
 
