@@ -249,14 +249,23 @@ impl Follower {
         match tokio::task::spawn_blocking(load).await {
             Ok(Ok((plan, change))) => self.adopt(plan, change),
             Ok(Err(findings)) => {
-                if let (Loader::Files(_), Ok(digest)) =
-                    (&self.loader, config::digest_of_files(&self.config))
-                {
-                    self.tried = digest;
-                }
+                self.note_tried_files().await;
                 self.reject(&findings);
             }
             Err(_) => tracing::error!("the reload itself failed; the last good policy goes on"),
+        }
+    }
+
+    /// Notes which files were rejected, so that they are not loaded again before they change.
+    async fn note_tried_files(&mut self) {
+        if !matches!(self.loader, Loader::Files(_)) {
+            return;
+        }
+        let config = self.config.clone();
+        // Files of many hosts take long to read, and flows may run on this thread.
+        let digest = tokio::task::spawn_blocking(move || config::digest_of_files(&config));
+        if let Ok(Ok(digest)) = digest.await {
+            self.tried = digest;
         }
     }
 
