@@ -7,14 +7,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::counting::{Count, Turn};
 use crate::counts::{self, Counts, Toolchain};
 use crate::figures::Mode;
+use crate::origin;
 use crate::program::PROXY_CPU;
-use crate::suite::{Bench, Compared};
+use crate::suite::{Bench, Compared, is_free};
 
 /// Operations that are counted together.
 const OPERATIONS: u32 = 500;
@@ -113,11 +115,8 @@ impl Counter<'_> {
             println!("NOT COMPARED with {}: {difference}", file.display());
             return Ok(());
         }
-        if !self.bench.starter.may_start(PROXY_CPU) {
-            println!(
-                "NOT COMPARED with {}: this user may not start programs on processor {PROXY_CPU} with 20,000 descriptors",
-                file.display()
-            );
+        if let Err(why) = self.may_count() {
+            println!("NOT COMPARED with {}: {why}", file.display());
             return Ok(());
         }
         let counted = self.all(&before.instructions)?;
@@ -136,6 +135,23 @@ impl Counter<'_> {
             );
         }
         println!("no count is more than 2 % above that in {}", file.display());
+        Ok(())
+    }
+
+    /// Whether this machine lets this user count: what has nothing to do with the counts.
+    fn may_count(&self) -> Result<()> {
+        ensure!(
+            self.bench.starter.may_start(PROXY_CPU),
+            "this user may not start programs on processor {PROXY_CPU} with 20,000 descriptors"
+        );
+        for address in [origin::PLAIN, origin::RESTING, origin::TLS] {
+            is_free(address)?;
+        }
+        let tried = Command::new("valgrind")
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "true"])
+            .stderr(Stdio::null())
+            .status();
+        ensure!(tried.is_ok_and(|it| it.success()), "valgrind does not run");
         Ok(())
     }
 
