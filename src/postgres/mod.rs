@@ -39,8 +39,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The id of row 0, which is no entry.
 const HEADER: &str = "tidegate-ledger";
 
-/// The settings of each connection: the server ends a statement before the gate stops waiting for it,
-/// and answers only after an entry is on its disk, whatever the settings of the database.
+/// The settings of each connection. The server ends a statement before the gate stops waiting for it.
+/// It answers only after an entry is on its disk, also where the database or the role sets
+/// `synchronous_commit` to `off` or `local`.
 const SET: &str = "SET statement_timeout = '3s'; SET lock_timeout = '3s'; \
     SELECT set_config('synchronous_commit', 'on', false) \
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";

@@ -6,15 +6,15 @@
 //! on the machine how often the proxy finds nothing to read yet.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::callgrind::Profile;
+use crate::client::Client;
 use crate::figures::Mode;
 use crate::peer::Peer;
 use crate::program::Program;
@@ -64,15 +64,17 @@ impl Count<'_> {
         let (proxy, address) = self.start(&valgrind)?;
         let mut client = self.client(&proxy, address, TURNS + 1)?;
         let pid = proxy.id().to_string();
-        client.warm()?;
+        client.expect("warm")?;
         control(&["-i", "on", &pid])?;
         let mut turns = Vec::new();
         for _ in 0..=TURNS {
-            client.go()?;
+            client.go_on()?;
+            client.expect("done")?;
             control(&["-d", &pid])?;
             turns.push(take_dump(scratch)?);
         }
-        client.end();
+        let _ = client.go_on();
+        drop(client);
         wait_closed(proxy, address);
         // In the first turn callgrind meets threads that rest in functions whose call it did not see.
         Ok(turns.split_off(1))
@@ -83,7 +85,7 @@ impl Count<'_> {
         let command = self.bench.prepare(self.peer)?;
         let (proxy, address) = self.start(&command)?;
         let mut client = self.client(&proxy, address, 1)?;
-        client.warm()?;
+        client.expect("warm")?;
         let out = self.bench.places.scratch.join("perf.out");
         let mut perf = Command::new("perf")
             .args(["stat", "-x,", "-e", "raw_syscalls:sys_enter", "-p"])
@@ -94,13 +96,15 @@ impl Count<'_> {
             .context("perf is needed to count system calls")?;
         // It has no way to say that it counts.
         std::thread::sleep(Duration::from_millis(500));
-        client.go()?;
+        client.go_on()?;
+        client.expect("done")?;
         let stop = Command::new("kill")
             .args(["-INT", &perf.id().to_string()])
             .status();
         ensure!(stop?.success(), "cannot end perf");
         perf.wait()?;
-        client.end();
+        let _ = client.go_on();
+        drop(client);
         wait_closed(proxy, address);
         let text = fs::read_to_string(&out)?;
         let line = text.lines().find(|it| it.contains("sys_enter"));
@@ -133,44 +137,7 @@ impl Count<'_> {
             format!("--turns={turns}"),
             format!("--clients={}", self.clients),
         ];
-        let mut program = self.bench.start_client(&arguments, Stdio::piped())?;
-        let (said, told) = (program.child.stdout.take(), program.child.stdin.take());
-        Ok(Client {
-            said: BufReader::new(said.context("no output")?),
-            told: told.context("no input")?,
-            _program: program,
-        })
-    }
-}
-
-/// The client, which says how far it is and waits for a line before it goes on.
-struct Client {
-    said: BufReader<ChildStdout>,
-    told: ChildStdin,
-    _program: Program,
-}
-
-impl Client {
-    /// Waits until its connections are open.
-    fn warm(&mut self) -> Result<()> {
-        self.hears("warm")
-    }
-
-    /// Has it ask, until it has all answers.
-    fn go(&mut self) -> Result<()> {
-        writeln!(self.told)?;
-        self.hears("done")
-    }
-
-    fn end(mut self) {
-        let _ = writeln!(self.told);
-    }
-
-    fn hears(&mut self, word: &str) -> Result<()> {
-        let mut line = String::new();
-        self.said.read_line(&mut line)?;
-        ensure!(line.trim() == word, "the client failed: {line}");
-        Ok(())
+        Client::new(self.bench.start_client(&arguments, Stdio::piped())?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod callgrind;
 mod certificates;
+mod client;
 mod cost;
 mod counting;
 mod counts;

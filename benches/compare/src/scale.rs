@@ -4,16 +4,17 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::client::Client;
 use crate::pace::{self, Flow, Paced};
 use crate::program::{PROXY_CPU, Program, Starter};
 use crate::suite::{Bench, Compared, is_free, load_average, processor, said, wait_closed};
@@ -183,7 +184,9 @@ impl Scale<'_> {
         let before = cpu::resident(gate.program.id());
         let held = if tunnels > 0 {
             let (proxy, tunnels) = (PROXY_FOR_RESTING.to_string(), tunnels.to_string());
-            Some(self.client(&["hold", &proxy, &tunnels])?.hears("held")?)
+            let mut client = self.client(&["hold", &proxy, &tunnels])?;
+            client.expect("held")?;
+            Some(client)
         } else {
             None
         };
@@ -204,9 +207,8 @@ impl Scale<'_> {
     fn reload(&self) -> Result<[Run; 2]> {
         let all = format!("0-{}", std::thread::available_parallelism()?.get() - 1);
         let gate = self.start(MANY_HOSTS, &all, self.bench.starter.without_priority())?;
-        let client = self
-            .client(&["pace", &PROXY.to_string(), AUTHORITY])?
-            .hears("begun")?;
+        let mut client = self.client(&["pace", &PROXY.to_string(), AUTHORITY])?;
+        client.expect("begun")?;
         std::thread::sleep(Duration::from_secs(1) + BEFORE);
         let file = self.bench.places.scratch.join("hosts-0.toml");
         let rule = "[[rule]]\nid = \"new\"\nverdict = \"deny\"\nto.hosts = [\"new.example.com\"]\n";
@@ -224,7 +226,7 @@ impl Scale<'_> {
         let in_force = pace::now() - asked;
         std::thread::sleep(AFTER);
         let length = in_force + AFTER;
-        let paced: Paced = serde_json::from_str(&client.end()?)?;
+        let paced: Paced = serde_json::from_str(&client.finish()?)?;
         wait_closed(gate.program, PROXY);
         let within = |from: Duration, to: Duration| {
             let due = from.as_micros() as u64..to.as_micros() as u64;
@@ -280,7 +282,7 @@ impl Scale<'_> {
             &format!("--seconds={}", self.options.seconds),
             &format!("--authority={AUTHORITY}"),
         ])?;
-        serde_json::from_str(&client.end()?).context("the client ended without figures")
+        serde_json::from_str(&client.finish()?).context("the client ended without figures")
     }
 
     fn client(&self, arguments: &[&str]) -> Result<Client> {
@@ -289,13 +291,7 @@ impl Scale<'_> {
             .into_iter()
             .chain(arguments.iter().copied())
             .collect();
-        let mut program = self.bench.start_client(&arguments, Stdio::piped())?;
-        let (said, told) = (program.child.stdout.take(), program.child.stdin.take());
-        Ok(Client {
-            said: BufReader::new(said.context("no output")?),
-            told: told.context("no input")?,
-            _program: program,
-        })
+        Client::new(self.bench.start_client(&arguments, Stdio::piped())?)
     }
 
     /// Starts a gate on the processors `on`, and waits until it has nothing to do.
@@ -329,31 +325,6 @@ impl Scale<'_> {
         let ready = begin.elapsed();
         rest(program.id());
         Ok(Gate { program, ready })
-    }
-}
-
-/// A client that says a line, and goes on until its input ends.
-struct Client {
-    said: BufReader<ChildStdout>,
-    told: ChildStdin,
-    _program: Program,
-}
-
-impl Client {
-    /// Waits until it says `word`.
-    fn hears(mut self, word: &str) -> Result<Self> {
-        let mut line = String::new();
-        self.said.read_line(&mut line)?;
-        ensure!(line.trim() == word, "the client failed: {line}");
-        Ok(self)
-    }
-
-    /// Ends its input, and reads what else it says.
-    fn end(mut self) -> Result<String> {
-        drop(self.told);
-        let mut said = String::new();
-        self.said.read_to_string(&mut said)?;
-        Ok(said)
     }
 }
 

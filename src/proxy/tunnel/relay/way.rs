@@ -66,8 +66,8 @@ pub(super) struct Way<'a, R, W> {
 /// Reads in one poll before other tasks get their share.
 const ROUNDS: usize = 16;
 
-/// Bytes that one poll moves before other tasks get their share.
-const TURN: u64 = 4 * 1024 * 1024;
+/// Bytes that one poll moves before other tasks get their share, at most; the last read may exceed it.
+const MAX_BYTES_OF_POLL: u64 = 4 * 1024 * 1024;
 
 /// Full reads in a row that make a direction bulk.
 const BULK_AFTER: u8 = 4;
@@ -126,7 +126,7 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
         let mut spare = None;
         let before = self.moved.load(Ordering::Relaxed);
         for _ in 0..ROUNDS {
-            if self.moved.load(Ordering::Relaxed).wrapping_sub(before) >= TURN {
+            if self.moved.load(Ordering::Relaxed).wrapping_sub(before) >= MAX_BYTES_OF_POLL {
                 break;
             }
             ready!(self.poll_early(cx))?;
