@@ -234,6 +234,32 @@ fn an_open_response_that_would_no_longer_pass_is_closed() {
 }
 
 #[test]
+fn a_request_that_would_no_longer_pass_is_refused_while_its_origin_is_silent() {
+    let origin = Origin::http(|visit, _| {
+        let _ = visit.exactly(1)?;
+        Ok(())
+    });
+    let gate = Gate::with(&loopback(origin.port()));
+    let mut client = gate.client();
+    client.send(format!(
+        "GET http://{HOST}:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        origin.port()
+    ));
+    until("the request at its origin", || !origin.requests().is_empty());
+
+    gate.reload(&nothing_allowed());
+
+    let answer = client.answer("GET");
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (403, "revoked")
+    );
+    let close = gate.last_close();
+    assert_eq!(close.text("error.type"), "revoked");
+    assert_eq!(close.text("tidegate.blame"), "policy");
+}
+
+#[test]
 fn what_a_reload_denies_while_its_name_is_resolved_is_not_dialled() {
     let (origin, dns) = (Origin::bytes(), Dns::start(&[(HOST, &["127.0.0.1"])]));
     let raw = allow_more("files", HOST, origin.port(), "grant.raw = true");

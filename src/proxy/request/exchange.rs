@@ -248,7 +248,7 @@ impl Exchange<'_> {
         ended: Ended,
         waited: bool,
     ) -> Result<After, Broken> {
-        let told = answer.status.is_some();
+        let told = answer.has_begun();
         // A length or chunks show the client that a part is missing; the end of the connection does
         // not. An HTTP/2 stream is reset, because its end would mean that the answer is complete.
         let after = if answer.until_close || self.head.version == Version::Http2 {
@@ -257,10 +257,8 @@ impl Exchange<'_> {
             After::Close
         };
         match ended {
-            Ended::Cut(cut) => {
-                flow.was_cut(cut);
-                return Ok(after);
-            }
+            Ended::Cut(cut) if !told => return Err(Broken::Before(Refusal::cut(cut))),
+            Ended::Cut(cut) => flow.was_cut(cut),
             Ended::Quiet if !told && waited => return Err(Broken::Before(stalled_client())),
             Ended::Quiet if !told => return Err(Broken::Before(Code::ConnectTimeout.into())),
             Ended::Quiet => flow.refuse(&Code::Idle.into()),

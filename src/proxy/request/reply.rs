@@ -31,6 +31,15 @@ pub(in crate::proxy) struct Answer {
     /// Whether the client reads the body until the connection ends.
     pub(super) until_close: bool,
     pub(super) first_byte: Option<Duration>,
+    /// Whether an interim response is being written: the client may have a part of it.
+    pub(super) interim: bool,
+}
+
+impl Answer {
+    /// Whether the client may have a part of it, so that no refusal can be sent instead.
+    pub(super) fn has_begun(&self) -> bool {
+        self.status.is_some() || self.interim
+    }
 }
 
 /// The successful end of an answer.
@@ -82,7 +91,9 @@ impl Exchange<'_> {
             let shown = unmeasured.as_ref().unwrap_or(&head);
             let told = encode_response(shown, client, "tidegate", &mut out);
             if head.is_interim() {
+                answer.interim = true;
                 tell(to, &out).await?;
+                answer.interim = false;
                 continue;
             }
             if head.status == 407 {
