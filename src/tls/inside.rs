@@ -33,6 +33,11 @@ pub struct EnteredInside<S> {
 }
 
 impl<S> Rewound<S> {
+    /// A stream of which `early` was read before.
+    pub(crate) fn new(early: Bytes, stream: S) -> Self {
+        Self { early, stream }
+    }
+
     /// Returns the stream below TLS.
     pub fn carrier(&mut self) -> &mut S {
         &mut self.stream
@@ -51,7 +56,7 @@ impl Server {
     {
         let acceptor = TlsAcceptor::from(self.config.clone());
         let stream = acceptor
-            .accept(Rewound { early, stream })
+            .accept(Rewound::new(early, stream))
             .await
             .map_err(|error| {
                 let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
@@ -96,6 +101,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -245,7 +245,9 @@ fn a_request_that_would_no_longer_pass_is_refused_while_its_origin_is_silent() {
         "GET http://{HOST}:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
         origin.port()
     ));
-    until("the request at its origin", || !origin.requests().is_empty());
+    until("the request at its origin", || {
+        !origin.requests().is_empty()
+    });
 
     gate.reload(&nothing_allowed());
 

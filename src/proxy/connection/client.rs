@@ -163,6 +163,32 @@ impl AsyncWrite for ClientStream {
         }
     }
 
+    // TLS inside a tunnel writes several records at once.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, parts),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Inside(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Http2(stream) => {
+                let first = parts.iter().find(|part| !part.is_empty());
+                stream.poll_write(cx, first.map_or(&[], |part| part))
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Inside(stream) => stream.is_write_vectored(),
+            Self::Http2(_) => false,
+        }
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
@@ -245,5 +271,27 @@ impl AsyncWrite for ClientWrite<'_> {
             Self::Inside(write) => Pin::new(write).poll_shutdown(cx),
             Self::Http2(write) => Pin::new(write).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::dial::{Socket, Stream};
+
+    /// A wrapper that is not vectored makes TLS above it write each record on its own.
+    #[tokio::test]
+    async fn tls_can_write_several_records_at_once_below_each_wrapper() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let dialled = TcpStream::connect(address).await.expect("a connection");
+        let (accepted, _) = listener.accept().await.expect("a connection");
+
+        let origin = Stream::Tcp(Socket::from(dialled));
+        let client = tls::Rewound::new(Bytes::new(), ClientStream::Plain(accepted));
+
+        assert!(origin.is_write_vectored() && client.is_write_vectored());
     }
 }
