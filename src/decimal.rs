@@ -1,37 +1,57 @@
-//! Numbers and addresses in decimal, written into bytes without the machinery of `fmt`.
+//! Numbers and addresses in digits, written into bytes without the machinery of `fmt`.
 
 use std::net::Ipv4Addr;
 
 use bytes::BufMut;
 
-/// The digits of the largest `u64`.
-const MAX_DIGITS: usize = 20;
+/// The pairs of digits of the largest `u64`.
+const MAX_PAIRS: usize = 10;
 
 /// Appends a whole number.
 pub(crate) fn put(out: &mut impl BufMut, value: u64) {
-    put_padded(out, value, 1);
+    out.put_slice(Digits::of(value, 1).as_bytes());
 }
 
 /// Appends a whole number, with zeros before it where it has fewer than `least` digits (at most 20).
 pub(crate) fn put_padded(out: &mut impl BufMut, value: u64, least: usize) {
-    let (text, from) = digits(value, least);
-    out.put_slice(text.get(from..).unwrap_or_default());
+    out.put_slice(Digits::of(value, least).as_bytes());
 }
 
-/// Returns a whole number as digits, and where the digits begin. Zeros precede a number with fewer
-/// than `least` digits (at most 20).
-pub(crate) fn digits(mut value: u64, least: usize) -> ([u8; MAX_DIGITS], usize) {
-    let mut text = [b'0'; MAX_DIGITS];
-    let mut used = 0;
-    for digit in text.iter_mut().rev() {
-        *digit = digit_of(value % 10);
-        value /= 10;
-        used += 1;
-        if value == 0 && used >= least {
-            break;
+/// A whole number in decimal.
+pub(crate) struct Digits {
+    text: [[u8; 2]; MAX_PAIRS],
+    /// Where the digits begin in `text`.
+    from: usize,
+}
+
+impl Digits {
+    /// Returns the digits of a number. Zeros precede a number with fewer than `least` digits (at
+    /// most 20).
+    #[inline]
+    pub(crate) fn of(mut value: u64, least: usize) -> Self {
+        let mut text = [[b'0'; 2]; MAX_PAIRS];
+        let mut from = 2 * MAX_PAIRS;
+        for place in text.iter_mut().rev() {
+            from -= 2;
+            *place = two_digits(value % 100);
+            if value < 100 {
+                from += usize::from(value < 10);
+                break;
+            }
+            value /= 100;
         }
+        let from = from.min(2 * MAX_PAIRS - least.min(2 * MAX_PAIRS));
+        Self { text, from }
     }
-    (text, MAX_DIGITS - used)
+
+    /// The digits as text.
+    #[inline]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.text
+            .as_flattened()
+            .get(self.from..)
+            .unwrap_or_default()
+    }
 }
 
 /// Appends an IPv4 address.
@@ -78,12 +98,38 @@ const OCTETS: [[u8; 4]; 256] = {
 };
 
 /// The two digits of a number below 100.
-pub(crate) fn two_digits(value: u8) -> [u8; 2] {
-    [b'0' + value / 10 % 10, b'0' + value % 10]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the remainder is less than the length"
+)]
+pub(crate) fn two_digits(value: impl Into<u64>) -> [u8; 2] {
+    PAIRS[(value.into() % 100) as usize]
 }
 
-fn digit_of(value: u64) -> u8 {
-    b'0' + u8::try_from(value).unwrap_or(0)
+/// The two digits of each number below 100.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, and the number is less than 100"
+)]
+const PAIRS: [[u8; 2]; 100] = {
+    let mut all = [[b'0'; 2]; 100];
+    let mut value = 0_u8;
+    while value < 100 {
+        all[value as usize] = [b'0' + value / 10, b'0' + value % 10];
+        value += 1;
+    }
+    all
+};
+
+/// The digits of bytes in hexadecimal, in lower case.
+pub(crate) fn hex<const N: usize>(bytes: &[u8; N]) -> [[u8; 2]; N] {
+    // Without a table and with a fixed length, the compiler works on many digits at once.
+    let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
+    let mut text = [[0; 2]; N];
+    for (pair, byte) in text.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
+    }
+    text
 }
 
 #[cfg(test)]
@@ -101,7 +147,9 @@ mod tests {
             put_padded(&mut out, number % 1000, 3);
             out.push(b' ');
             put_ipv4(&mut out, address);
-            let printed = format!("{number} {:03} {address}", number % 1000);
+            out.push(b' ');
+            out.extend_from_slice(hex(&number.to_be_bytes()).as_flattened());
+            let printed = format!("{number} {:03} {address} {number:016x}", number % 1000);
             prop_assert_eq!(String::from_utf8(out), Ok(printed));
         }
     }

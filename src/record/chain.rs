@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use data_encoding::HEXLOWER;
 
-use crate::decimal;
+use crate::decimal::{self, hex};
 
 /// Prefix of the bytes that a signature covers: no signature of another use is valid here.
 pub(super) const DOMAIN: &[u8] = b"tidegate-checkpoint-1\n";
@@ -44,21 +44,20 @@ impl Head {
         bytes.extend_from_slice(SEQ);
         decimal::put(bytes, seq);
         bytes.extend_from_slice(PREV);
-        hex(bytes, &self.hash);
-        bytes.push(b'"');
+        bytes.extend_from_slice(hex(&self.hash).as_flattened());
         if let Some(key) = key {
+            bytes.push(b'"');
             let line = bytes.get(start..).unwrap_or_default();
             let signature = key.sign(&[DOMAIN, line, b"}"].concat());
             bytes.extend_from_slice(SIGNATURE);
-            hex(bytes, signature.as_ref());
-            bytes.push(b'"');
+            bytes.extend_from_slice(HEXLOWER.encode(signature.as_ref()).as_bytes());
         }
         // The brace is hashed and then removed: one call instead of a hash context on the heap.
-        bytes.push(b'}');
+        bytes.extend_from_slice(b"\"}");
         let hash = to_hash(&digest(&SHA256, bytes.get(start..).unwrap_or_default()));
         bytes.pop();
         bytes.extend_from_slice(HASH);
-        hex(bytes, &hash);
+        bytes.extend_from_slice(hex(&hash).as_flattened());
         bytes.extend_from_slice(b"\"}\n");
         Self { seq, hash }
     }
@@ -81,23 +80,6 @@ fn to_hash(digest: &Digest) -> Hash {
 /// Returns the public key of a key pair, in hex.
 pub(super) fn public_hex(key: &Ed25519KeyPair) -> String {
     HEXLOWER.encode(key.public_key().as_ref())
-}
-
-/// Appends bytes in hex.
-pub(super) fn hex(bytes: &mut Vec<u8>, value: &[u8]) {
-    // Without a table and with a fixed length, the compiler works on many digits at once.
-    let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
-    for piece in value.chunks(32) {
-        let (mut padded, mut text) = ([0; 32], [[0; 2]; 32]);
-        for (to, from) in padded.iter_mut().zip(piece) {
-            *to = *from;
-        }
-        for (pair, byte) in text.iter_mut().zip(padded) {
-            *pair = [digit(byte >> 4), digit(byte & 15)];
-        }
-        let text = text.as_flattened();
-        bytes.extend_from_slice(text.get(..2 * piece.len()).unwrap_or_default());
-    }
 }
 
 /// Returns bytes from lower-case hex; `None` for any other text or length.

@@ -430,31 +430,28 @@ fn policy(object: &mut Object, digest: &str, generation: u64) {
     object.number("tidegate.policy.generation", generation);
 }
 
-/// The ranges of a line whose text is the same on both lines of a flow: between them are the facts
+/// The parts of a line whose text is the same on both lines of a flow: between them are the facts
 /// of the dial and of the answer, which are known later.
 type Parts = [Range<usize>; 3];
 
 /// The text of these parts.
 #[derive(Debug)]
 pub(super) struct Shared {
-    text: Vec<u8>,
-    /// The ends of the parts in `text`.
-    ends: [usize; 3],
+    /// The `decision` line up to the end of the last part.
+    text: Box<[u8]>,
+    parts: Parts,
 }
 
 impl Shared {
     fn of(line: &[u8], parts: Parts) -> Self {
-        let mut text = Vec::with_capacity(parts.iter().map(Range::len).sum());
-        let ends = parts.map(|part| {
-            text.extend_from_slice(line.get(part).unwrap_or_default());
-            text.len()
-        });
-        Self { text, ends }
+        let text = line.get(..parts[2].end).unwrap_or_default().into();
+        Self { text, parts }
     }
 
     fn parts(&self) -> [&[u8]; 3] {
-        let [first, second, third] = self.ends;
-        [0..first, first..second, second..third].map(|part| self.text.get(part).unwrap_or_default())
+        let part = |part: &Range<usize>| self.text.get(part.clone()).unwrap_or_default();
+        let [attempted, asked, described] = &self.parts;
+        [part(attempted), part(asked), part(described)]
     }
 }
 
@@ -586,14 +583,18 @@ fn caller(object: &mut Object, facts: &FlowFacts) {
 /// Adds the tool call; facts in the request itself are more exact and take precedence. If two kinds
 /// of evidence disagree, no call is recorded.
 fn call(object: &mut Object, facts: &FlowFacts) {
-    let none = (ToolCall::default(), Said::default());
-    let call = facts.call.as_deref().unwrap_or(&none.0);
-    let said = facts.said.as_deref().unwrap_or(&none.1);
     let mcp = facts
         .request_facts
         .as_deref()
         .and_then(|request_facts| request_facts.mcp.as_ref());
     let id = mcp.and_then(|mcp| mcp.tool_use_id.as_deref());
+    let unknown = facts.call.is_none() && facts.said.is_none() && id.is_none();
+    if unknown && facts.call_basis.is_none() && !facts.call_conflict {
+        return;
+    }
+    let none = (ToolCall::default(), Said::default());
+    let call = facts.call.as_deref().unwrap_or(&none.0);
+    let said = facts.said.as_deref().unwrap_or(&none.1);
     let id = id.filter(|_| !facts.call_conflict);
     let prompt = said.prompt.as_deref().or(call.prompt.as_deref());
     let agent = said.agent.as_deref().or(call.agent.as_deref());

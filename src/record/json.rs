@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 use uuid::Uuid;
 
-use crate::decimal;
+use crate::decimal::{self, Digits, two_digits};
 use crate::diag::misleads;
 
 /// Capacity in bytes for most lines of flows, without the fields that the writer adds: those with a
@@ -20,33 +20,25 @@ use crate::diag::misleads;
 const LINE_CAPACITY: usize = 2048;
 
 /// One JSON object being written; [`Object::end`] closes the line.
-///
-/// The space for each value is reserved at once, so that the length is checked once for a field and
-/// not for each of its parts.
 pub(super) struct Object {
     bytes: Vec<u8>,
-    /// The number of written bytes at the start of `bytes`.
-    used: usize,
 }
 
 impl Object {
     /// Begins a line with its time and its name.
     pub(super) fn new(at: Timestamp, name: &str) -> Self {
         let mut object = Self {
-            bytes: vec![0; LINE_CAPACITY],
-            used: 0,
+            bytes: Vec::with_capacity(LINE_CAPACITY),
         };
         object.push(b"{\"timestamp\":");
         object.quoted_time(at);
-        object.push(b",\"event.name\":\"");
-        object.push(name.as_bytes());
-        object.push(b"\"");
+        object.word_field("event.name", name.as_bytes());
         object
     }
 
     /// Returns the number of bytes so far.
     pub(super) fn len(&self) -> usize {
-        self.used
+        self.bytes.len()
     }
 
     /// Adds a text, truncated to `limit` characters.
@@ -114,9 +106,8 @@ impl Object {
     )]
     #[inline(always)]
     pub(super) fn number(&mut self, name: &str, value: u64) {
-        let (text, from) = decimal::digits(value, 1);
-        let digits = text.get(from..).unwrap_or_default();
-        self.put([b",\"", name.as_bytes(), b"\":", digits]);
+        let digits = Digits::of(value, 1);
+        self.put([b",\"", name.as_bytes(), b"\":", digits.as_bytes()]);
     }
 
     /// Adds `true` or `false`.
@@ -179,7 +170,6 @@ impl Object {
     /// Closes the object and the line.
     pub(super) fn end(mut self) -> Vec<u8> {
         self.push(b"}\n");
-        self.bytes.truncate(self.used);
         self.bytes
     }
 
@@ -226,12 +216,10 @@ impl Object {
             clippy::cast_sign_loss,
             reason = "finite and not negative; a time too long for u64 is cut at its end"
         )]
-        let all = (value * 1000.0 + 0.5) as u64;
-        let (text, from) = decimal::digits(all / 1000, 1);
-        let rest = u16::try_from(all % 1000).unwrap_or(0);
-        let [tens, ones] = pair(rest % 100);
-        let decimals = [b'.', pair(rest / 100)[1], tens, ones];
-        self.put([text.get(from..).unwrap_or_default(), &decimals]);
+        let digits = Digits::of((value * 1000.0 + 0.5) as u64, 4);
+        if let Some((whole, decimals)) = digits.as_bytes().split_last_chunk::<3>() {
+            self.put([whole, b".", decimals]);
+        }
     }
 
     /// Appends a time in RFC 3339, in UTC, with six decimals, like `{at:.6}`.
@@ -244,22 +232,16 @@ impl Object {
         };
         let micros = civil.subsec_nanosecond().unsigned_abs() / 1000;
         let mut text = *b"\"0000-00-00T00:00:00.000000Z\"";
-        for (at, digits) in [
-            (1, pair(year / 100)),
-            (3, pair(year % 100)),
-            (6, pair(civil.month())),
-            (9, pair(civil.day())),
-            (12, pair(civil.hour())),
-            (15, pair(civil.minute())),
-            (18, pair(civil.second())),
-            (21, pair(micros / 10_000)),
-            (23, pair(micros / 100 % 100)),
-            (25, pair(micros % 100)),
-        ] {
-            if let Some(place) = text.get_mut(at..at + 2) {
-                place.copy_from_slice(&digits);
-            }
-        }
+        text[1..3].copy_from_slice(&two_digits(year / 100));
+        text[3..5].copy_from_slice(&two_digits(year));
+        text[6..8].copy_from_slice(&two_digits(civil.month().unsigned_abs()));
+        text[9..11].copy_from_slice(&two_digits(civil.day().unsigned_abs()));
+        text[12..14].copy_from_slice(&two_digits(civil.hour().unsigned_abs()));
+        text[15..17].copy_from_slice(&two_digits(civil.minute().unsigned_abs()));
+        text[18..20].copy_from_slice(&two_digits(civil.second().unsigned_abs()));
+        text[21..23].copy_from_slice(&two_digits(micros / 10_000));
+        text[23..25].copy_from_slice(&two_digits(micros / 100));
+        text[25..27].copy_from_slice(&two_digits(micros));
         self.push(&text);
     }
 
@@ -276,9 +258,14 @@ impl Object {
     }
 
     fn quoted_id(&mut self, id: &Uuid) {
-        let mut buffer = Uuid::encode_buffer();
-        let text = id.hyphenated().encode_lower(&mut buffer);
-        self.quoted(text.as_bytes());
+        let digits = decimal::hex(id.as_bytes());
+        let mut text = *b"\"00000000-0000-0000-0000-000000000000\"";
+        text[1..9].copy_from_slice(digits[..4].as_flattened());
+        text[10..14].copy_from_slice(digits[4..6].as_flattened());
+        text[15..19].copy_from_slice(digits[6..8].as_flattened());
+        text[20..24].copy_from_slice(digits[8..10].as_flattened());
+        text[25..37].copy_from_slice(digits[10..].as_flattened());
+        self.push(&text);
     }
 
     /// Appends a text between quotes.
@@ -321,36 +308,21 @@ impl Object {
         self.put([b"\"", text, b"\""]);
     }
 
+    #[inline]
     fn push(&mut self, part: &[u8]) {
-        self.put([part]);
+        self.bytes.extend_from_slice(part);
     }
 
-    /// Appends parts; reserves the space for all of them at once.
+    /// Appends parts.
     #[expect(
         clippy::inline_always,
         reason = "parts whose length is known at compile time cost a few instructions each"
     )]
     #[inline(always)]
     fn put<const N: usize>(&mut self, parts: [&[u8]; N]) {
-        let size: usize = parts.iter().map(|part| part.len()).sum();
-        let from = self.used;
-        self.used += size;
-        if self.bytes.len() < self.used {
-            self.grow();
-        }
-        let mut place = self.bytes.get_mut(from..self.used).unwrap_or_default();
         for part in parts {
-            let Some((first, rest)) = place.split_at_mut_checked(part.len()) else {
-                return;
-            };
-            first.copy_from_slice(part);
-            place = rest;
+            self.bytes.extend_from_slice(part);
         }
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        self.bytes.resize(self.used + LINE_CAPACITY, 0);
     }
 }
 
@@ -365,10 +337,14 @@ impl std::fmt::Write for Object {
 /// bytes at once.
 fn is_plain(text: &[u8]) -> bool {
     let (words, rest) = text.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
-    }
+    // The last eight bytes of a longer text, or all of a shorter text with spaces.
+    let last = text.last_chunk().copied().unwrap_or_else(|| {
+        let mut last = [b' '; 8];
+        for (to, from) in last.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        last
+    });
     let words = words.iter().chain([&last]);
     let found = words.fold(0, |found, word| found | special(u64::from_ne_bytes(*word)));
     found & repeat(0x80) == 0
@@ -387,10 +363,6 @@ fn special(word: u64) -> u64 {
 
 const fn repeat(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
-}
-
-fn pair(value: impl TryInto<u8>) -> [u8; 2] {
-    decimal::two_digits(value.try_into().unwrap_or(0))
 }
 
 /// Returns the first `limit` characters.
@@ -431,6 +403,7 @@ mod tests {
             micros in -62_167_219_200_000_000..253_402_207_200_000_000_i64,
             number: u64,
             address: IpAddr,
+            id: u128,
         ) {
             let at = Timestamp::from_microsecond(micros).expect("a time");
             let mut line = Object::new(at, "x");
@@ -438,6 +411,7 @@ mod tests {
             line.number("b", number);
             line.address("c", address);
             line.addresses("d", [address, address].iter());
+            line.id("e", &Uuid::from_u128(id));
             let line = value(line);
             let printed = format!("{at:.6}");
             prop_assert_eq!(line["timestamp"].as_str(), Some(printed.as_str()));
@@ -446,6 +420,8 @@ mod tests {
             let printed = address.to_string();
             prop_assert_eq!(line["c"].as_str(), Some(printed.as_str()));
             prop_assert_eq!(line["d"][1].as_str(), Some(printed.as_str()));
+            let printed = Uuid::from_u128(id).to_string();
+            prop_assert_eq!(line["e"].as_str(), Some(printed.as_str()));
         }
     }
 
