@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::identity::{CallBasis, Process, RepositorySaid, TierGrounds, ToolCall, Trust, Work};
 use crate::policy::{Action, Basis, Mode, RequestFacts, TierBasis, Verdict};
 
+use super::decision_text::{Decided, DecisionTexts};
 use super::flow::FlowRecord;
 use super::json::Object;
 use super::line::{
@@ -82,24 +83,32 @@ pub(super) struct Gap<'a> {
 
 /// Makes the `decision` line.
 pub(super) fn decision(at: Timestamp, facts: &FlowFacts) -> Line {
-    decision_in_parts(at, facts).0
+    decision_in_parts(at, facts, None).0
 }
 
 /// Like [`decision`]; keeps in `facts` the text that the `close` line repeats.
-pub(super) fn decision_to_repeat(at: Timestamp, facts: &mut FlowRecord) -> Line {
-    let (line, parts) = decision_in_parts(at, facts);
+pub(super) fn decision_to_repeat(
+    at: Timestamp,
+    facts: &mut FlowRecord,
+    texts: &DecisionTexts,
+) -> Line {
+    let (line, parts) = decision_in_parts(at, facts, Some(texts));
     facts.keep(Shared::of(&line.bytes, parts));
     line
 }
 
-fn decision_in_parts(at: Timestamp, facts: &FlowFacts) -> (Line, Parts) {
+fn decision_in_parts(
+    at: Timestamp,
+    facts: &FlowFacts,
+    texts: Option<&DecisionTexts>,
+) -> (Line, Parts) {
     let says = match facts.outcome {
         Outcome::Allow => Says::Opened(facts.flow),
         Outcome::Ask | Outcome::Deny | Outcome::Error => Says::Closed(facts.flow),
     };
     let mut parts = Parts::default();
     let line = line(at, "decision", says, |object| {
-        parts = flow(object, facts);
+        parts = flow(object, facts, texts);
         shadow(object, facts);
         replay(object, facts.again.as_deref());
     });
@@ -112,7 +121,7 @@ pub(super) fn close(at: Timestamp, facts: &FlowRecord, end: &CloseFacts) -> Line
         match facts.shared() {
             Some(shared) => flow_again(object, shared, facts),
             None => {
-                flow(object, facts);
+                flow(object, facts, None);
             }
         }
         object.number("tidegate.bytes.out", end.bytes_out);
@@ -342,7 +351,7 @@ pub(super) fn repeated(at: Timestamp, count: &Count) -> Line {
                 object.some("user.id", &facts.user, NAME);
             }
             About::Refusals(facts) => {
-                decided(object, facts);
+                decided(object, &Decided::of(facts));
                 caller(object, facts);
                 destination(object, facts);
             }
@@ -455,9 +464,9 @@ impl Shared {
     }
 }
 
-fn flow(object: &mut Object, facts: &FlowFacts) -> Parts {
+fn flow(object: &mut Object, facts: &FlowFacts, texts: Option<&DecisionTexts>) -> Parts {
     let start = object.len();
-    attempt(object, facts);
+    attempt(object, facts, texts);
     let attempted = start..object.len();
     dialled(object, facts);
     let start = object.len();
@@ -483,12 +492,15 @@ fn flow_again(object: &mut Object, shared: &Shared, facts: &FlowFacts) {
     timings(object, &facts.ms);
 }
 
-fn attempt(object: &mut Object, facts: &FlowFacts) {
+fn attempt(object: &mut Object, facts: &FlowFacts, texts: Option<&DecisionTexts>) {
     object.id("tidegate.flow.id", &facts.flow);
     if let Some(parent) = &facts.parent {
         object.id("tidegate.flow.parent", parent);
     }
-    decided(object, facts);
+    match texts {
+        Some(texts) => texts.add(object, facts, decided),
+        None => decided(object, &Decided::of(facts)),
+    }
     caller(object, facts);
     target(object, facts);
 }
@@ -521,19 +533,23 @@ fn request_facts(object: &mut Object, request_facts: Option<&RequestFacts>) {
     object.some("mcp.tool.name", &tool, NAME);
 }
 
-fn decided(object: &mut Object, facts: &FlowFacts) {
+fn decided(object: &mut Object, facts: &Decided<'_>) {
     object.word("tidegate.verdict", outcome_word(facts.outcome));
     object.word("tidegate.mode", facts.mode.map_or("", mode_word));
     object.word("tidegate.would", facts.would.map_or("", verdict_word));
     object.word("tidegate.reason", facts.reason);
     object.some("tidegate.detail", &facts.detail, DETAIL);
-    object.some("security_rule.name", &facts.rule, NAME);
-    object.some("tidegate.rule.location", &facts.rule_location, PLACE);
-    if let Some(digest) = &facts.policy_digest {
+    object.some("security_rule.name", &facts.rule.map(AsRef::as_ref), NAME);
+    object.some(
+        "tidegate.rule.location",
+        &facts.rule_location.map(AsRef::as_ref),
+        PLACE,
+    );
+    if let Some(digest) = facts.policy_digest {
         policy(object, digest, facts.policy_generation);
     }
     if !facts.exceptions.is_empty() || facts.exception.is_some() {
-        let exceptions = facts.exceptions.iter().chain(&facts.exception);
+        let exceptions = facts.exceptions.iter().chain(facts.exception);
         let exceptions: Vec<&str> = exceptions.map(AsRef::as_ref).collect();
         object.text("tidegate.exception.id", &exceptions.join(" "), NAME);
     }
@@ -550,7 +566,7 @@ fn decided(object: &mut Object, facts: &FlowFacts) {
     );
     let any = if facts.action_any { "any" } else { "" };
     object.word("tidegate.action", facts.action.map_or(any, Action::as_str));
-    object.some("tidegate.tier", &facts.tier, NAME);
+    object.some("tidegate.tier", &facts.tier.map(AsRef::as_ref), NAME);
     object.word(
         "tidegate.tier.basis",
         facts.tier_basis.map_or("", tier_basis_word),

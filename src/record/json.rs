@@ -41,6 +41,11 @@ impl Object {
         self.bytes.len()
     }
 
+    /// Returns the text from a position on.
+    pub(super) fn since(&self, start: usize) -> &[u8] {
+        self.bytes.get(start..).unwrap_or_default()
+    }
+
     /// Adds a text, truncated to `limit` characters.
     #[expect(
         clippy::inline_always,

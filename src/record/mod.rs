@@ -17,6 +17,7 @@
 //! `write`.
 
 mod chain;
+mod decision_text;
 mod encode;
 mod flow;
 mod json;

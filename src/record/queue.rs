@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{self, OnFailure};
 use crate::metrics::Metrics;
 
+use super::decision_text::DecisionTexts;
 use super::encode::Line;
 use super::repeats::Repeats;
 
@@ -51,6 +52,8 @@ pub(super) struct Queue {
     pub(super) metrics: Metrics,
     /// The counts of repeated refusals and events.
     pub(super) repeats: Repeats,
+    /// The kept texts of decisions.
+    pub(super) texts: DecisionTexts,
     health: watch::Sender<Health>,
     /// Whether flows may write the queue themselves.
     direct: AtomicBool,
@@ -161,6 +164,7 @@ impl Queue {
             clock,
             metrics,
             repeats: Repeats::new(config.repeat_window, config.repeat_after),
+            texts: DecisionTexts::default(),
             health: watch::Sender::new(Health::Writing),
             direct: AtomicBool::new(false),
             state: Mutex::default(),

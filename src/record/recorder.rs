@@ -348,7 +348,8 @@ impl Permit {
     /// log works; a permit that is dropped instead is counted in the next `record_gap`.
     pub async fn decided(&mut self, facts: &mut FlowRecord) -> Result<(), RecordUnavailable> {
         self.recorder.counted(facts);
-        let line = encode::decision_to_repeat(self.queue().clock.now(), facts);
+        let queue = self.queue();
+        let line = encode::decision_to_repeat(queue.clock.now(), facts, &queue.texts);
         self.said = Said::MayPass;
         if !self.has_room() {
             self.queue().lost("slow", 1);

@@ -296,7 +296,7 @@ fn a_close_line_says_what_is_true_when_the_flow_ends() {
     let anew = |facts: &FlowRecord| close(&FlowFacts::clone(facts).into());
     for before in [full(), allowed(), FlowFacts::default()] {
         let mut facts = FlowRecord::from(before);
-        encode::decision_to_repeat(at, &mut facts);
+        encode::decision_to_repeat(at, &mut facts, &DecisionTexts::default());
         assert!(facts.shared().is_some());
         assert_eq!(close(&facts), anew(&facts));
         // Known after the decision: the kept text is used.
@@ -316,6 +316,41 @@ fn a_close_line_says_what_is_true_when_the_flow_ends() {
         let line = String::from_utf8(close(&facts)).expect("UTF-8");
         for part in ["\"revoked\"", "\"other.example\"", ":418,", "\"192.0.2.7\""] {
             assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+}
+
+#[test]
+fn a_kept_text_serves_only_flows_with_the_same_decision() {
+    let changes: [fn(&mut FlowFacts); 19] = [
+        |_| {},
+        |facts| facts.outcome = Outcome::Deny,
+        |facts| facts.mode = Some(Mode::Enforce),
+        |facts| facts.would = None,
+        |facts| facts.reason = "denied",
+        |facts| facts.detail = Some("other".into()),
+        |facts| facts.rule = Some("other".into()),
+        |facts| facts.rule_location = Some("other.toml:1".into()),
+        |facts| facts.policy_digest = Some("other".into()),
+        |facts| facts.policy_generation += 1,
+        |facts| facts.exceptions = Box::new(["other".into()]),
+        |facts| facts.exception = None,
+        |facts| facts.request = Some(Uuid::max()),
+        |facts| facts.category = Some(Category::Unknown),
+        |facts| facts.category_basis = Some(Basis::None),
+        |facts| facts.action = None,
+        |facts| (facts.action, facts.action_any) = (None, true),
+        |facts| facts.tier = Some("other".into()),
+        |facts| facts.tier_basis = Some(TierBasis::Group),
+    ];
+    let (at, texts, flow) = (Timestamp::UNIX_EPOCH, DecisionTexts::default(), full());
+    for change in changes.iter().chain(changes.iter().rev()) {
+        let mut facts = flow.clone();
+        change(&mut facts);
+        // The second line is a copy of the text that the first has left.
+        for _ in 0..2 {
+            let line = encode::decision_to_repeat(at, &mut facts.clone().into(), &texts);
+            assert_eq!(line.bytes, encode::decision(at, &facts).bytes);
         }
     }
 }

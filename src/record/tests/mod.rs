@@ -30,6 +30,7 @@ use crate::policy::{
     Action, Basis, Category, McpCall, Mode, RequestFacts, TierBasis, Verdict, Within,
 };
 
+use super::decision_text::DecisionTexts;
 use super::encode;
 use super::recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
 use super::sink::faulty::Faulty;
