@@ -8,7 +8,7 @@
 //! bounded by [`MAX_EVENTS`].
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -54,12 +54,19 @@ pub(super) struct Queue {
     pub(super) repeats: Repeats,
     /// The kept texts of decisions.
     pub(super) texts: DecisionTexts,
+    /// The state of the sink, for those that wait for a change.
     health: watch::Sender<Health>,
+    /// The same state: each flow reads it several times, without a lock.
+    health_now: AtomicU8,
     /// Whether flows may write the queue themselves.
     direct: AtomicBool,
     state: Mutex<State>,
     wake: Condvar,
 }
+
+const CLOSING: u8 = Health::Closing as u8;
+const FAILING: u8 = Health::Failing as u8;
+const WRITING: u8 = Health::Writing as u8;
 
 /// The state of the sink.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -166,6 +173,7 @@ impl Queue {
             repeats: Repeats::new(config.repeat_window, config.repeat_after),
             texts: DecisionTexts::default(),
             health: watch::Sender::new(Health::Writing),
+            health_now: AtomicU8::new(Health::Writing as u8),
             direct: AtomicBool::new(false),
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -174,7 +182,24 @@ impl Queue {
 
     /// Returns the state of the sink.
     pub(super) fn health(&self) -> Health {
-        *self.health.borrow()
+        match self.health_now.load(Ordering::Acquire) {
+            CLOSING => Health::Closing,
+            FAILING => Health::Failing,
+            WRITING => Health::Writing,
+            _ => Health::Ended,
+        }
+    }
+
+    /// Sets the state of the sink, if `allowed` from the present one. Called with the lock.
+    fn set_health(&self, new: Health, allowed: impl FnOnce(Health) -> bool) {
+        self.health.send_if_modified(|health| {
+            let changes = *health != new && allowed(*health);
+            if changes {
+                *health = new;
+                self.health_now.store(new as u8, Ordering::Release);
+            }
+            changes
+        });
     }
 
     /// Whether a flow may write the queue itself.
@@ -190,8 +215,7 @@ impl Queue {
     /// Whether load is high: a flow that writes the queue first lets other flows add their lines.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();
-        let now = self.clock.instant();
-        let recent = |taken: Instant| now.saturating_duration_since(taken) < BUSY;
+        let recent = |taken| self.clock.instant().saturating_duration_since(taken) < BUSY;
         state.lines.len() > 1 || state.taken.is_some_and(recent)
     }
 
@@ -365,13 +389,7 @@ impl Queue {
     /// Stops new flows; the writing thread ends when all lines are written.
     pub(super) fn close(&self) {
         let mut state = self.lock();
-        self.health.send_if_modified(|health| {
-            let changes = !matches!(health, Health::Closing | Health::Ended);
-            if changes {
-                *health = Health::Closing;
-            }
-            changes
-        });
+        self.set_health(Health::Closing, |health| health != Health::Ended);
         self.call(&mut state, Call::Now);
     }
 
@@ -504,7 +522,7 @@ impl Queue {
             );
         }
         self.metrics.record_queue(0);
-        self.health.send_replace(Health::Ended);
+        self.set_health(Health::Ended, |_| true);
         self.room.close();
     }
 
@@ -513,12 +531,8 @@ impl Queue {
     }
 
     fn become_unless_closing(&self, new: Health) {
-        self.health.send_if_modified(|health| {
-            let changes = !matches!(health, Health::Closing | Health::Ended) && *health != new;
-            if changes {
-                *health = new;
-            }
-            changes
+        self.set_health(new, |health| {
+            !matches!(health, Health::Closing | Health::Ended)
         });
     }
 
