@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
+use crate::clock::Clock;
 use crate::dial::{DialContext, DialError, Purpose, Route, Upstream};
 use crate::gate::{Asked, Cut, Flows, Gate, Hold, OpenFlow, PassedBy, Place, Snapshot};
 use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Work};
@@ -92,22 +93,22 @@ impl Flow {
         client: IpAddr,
     ) -> Result<Self, FlowRecord> {
         let snapshot = gate.snapshot.load_full();
-        let facts = FlowRecord::from(FlowFacts {
-            flow: Uuid::now_v7(),
-            evidence: "none",
-            trust: "none",
-            policy_digest: Some(snapshot.digest.clone()),
-            policy_generation: snapshot.generation,
-            config_file: snapshot.config_file.clone(),
-            client_address: Some(client),
-            protocol: Some(match kind {
-                FlowKind::Connect => "connect",
-                FlowKind::Http => "http",
-                FlowKind::Captured => "captured",
-                FlowKind::Dns => "dns",
-            }),
-            ..FlowFacts::default()
+        // The facts are large: made in their place, and not moved there.
+        let mut facts = Box::<FlowFacts>::default();
+        facts.flow = new_id(&gate.clock);
+        facts.evidence = "none";
+        facts.trust = "none";
+        facts.policy_digest = Some(snapshot.digest.clone());
+        facts.policy_generation = snapshot.generation;
+        facts.config_file.clone_from(&snapshot.config_file);
+        facts.client_address = Some(client);
+        facts.protocol = Some(match kind {
+            FlowKind::Connect => "connect",
+            FlowKind::Http => "http",
+            FlowKind::Captured => "captured",
+            FlowKind::Dns => "dns",
         });
+        let facts = FlowRecord::from(facts);
         let began = gate.clock.instant();
         let Ok(permit) = gate.recorder.permit().await else {
             gate.metrics.flow_unstarted();
@@ -278,7 +279,7 @@ impl Flow {
         }
         refused?;
         if self.place.is_none() {
-            self.enter(known)?;
+            self.enter(caller_key)?;
         }
         Ok(decision)
     }
@@ -366,14 +367,10 @@ impl Flow {
         facts.action_any = decision.action.is_none() && decision.verdict == Verdict::Allow;
     }
 
-    fn enter(&mut self, known: &Known) -> Result<(), Refusal> {
+    fn enter(&mut self, caller: CallerKey) -> Result<(), Refusal> {
         let snapshot = self.snapshot();
         let limits = &snapshot.limits;
-        let Some(client) = self.facts.client_address else {
-            return Ok(());
-        };
-        let key = known.caller.key(client);
-        match Flows::enter(&self.gate, key, limits.flows, limits.flows_per_caller) {
+        match Flows::enter(&self.gate, caller, limits.flows, limits.flows_per_caller) {
             Ok(place) => {
                 self.place = Some(place);
                 Ok(())
@@ -844,6 +841,14 @@ fn outcome(verdict: Verdict) -> Outcome {
         Verdict::Ask => Outcome::Ask,
         Verdict::Deny => Outcome::Deny,
     }
+}
+
+/// Returns a new id of version 7: the time of day, then random bits. Unlike [`Uuid::now_v7`] it does
+/// not share a counter with other threads, so ids of the same millisecond have no order.
+fn new_id(clock: &Clock) -> Uuid {
+    let millis = u64::try_from(clock.now().as_millisecond()).unwrap_or(0);
+    let [_, _, _, _, _, _, random @ ..] = Uuid::new_v4().into_bytes();
+    Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
 /// Milliseconds with fractions, for records.

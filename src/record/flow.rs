@@ -49,12 +49,18 @@ impl FlowRecord {
     }
 }
 
-impl From<FlowFacts> for FlowRecord {
-    fn from(facts: FlowFacts) -> Self {
+impl From<Box<FlowFacts>> for FlowRecord {
+    fn from(facts: Box<FlowFacts>) -> Self {
         Self {
-            facts: Box::new(facts),
+            facts,
             shared: None,
         }
+    }
+}
+
+impl From<FlowFacts> for FlowRecord {
+    fn from(facts: FlowFacts) -> Self {
+        Box::new(facts).into()
     }
 }
 
