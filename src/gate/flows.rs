@@ -5,7 +5,7 @@ use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -321,8 +321,8 @@ const PARTS: usize = 16;
 #[derive(Debug, Default)]
 pub struct Flows {
     open: [Mutex<HashMap<Uuid, Arc<OpenFlow>>>; PARTS],
-    callers: [Mutex<HashMap<CallerKey, usize>>; PARTS],
-    /// Selects the part of `callers` for a caller.
+    /// The number of open flows of each caller.
+    callers: [Mutex<HashTable<(CallerKey, usize)>>; PARTS],
     hasher: DefaultHashBuilder,
     count: AtomicUsize,
     /// Set when all flows were cut: a flow that is added later is cut as well.
@@ -334,6 +334,8 @@ pub struct Flows {
 pub struct Place {
     gate: Arc<super::Gate>,
     caller: CallerKey,
+    /// The hash of the caller.
+    hash: u64,
 }
 
 impl Flows {
@@ -349,8 +351,12 @@ impl Flows {
             flows.count.fetch_sub(1, Ordering::AcqRel);
             return Err(TooMany::InAll);
         }
-        let mut callers = flows.callers_of(&caller);
-        let open = callers.entry(caller.clone()).or_insert(0);
+        let hash = flows.hasher.hash_one(&caller);
+        let mut callers = flows.callers_of(hash);
+        let rehash = |(caller, _): &(CallerKey, usize)| flows.hasher.hash_one(caller);
+        let entry = callers.entry(hash, |(key, _)| *key == caller, rehash);
+        let mut entry = entry.or_insert_with(|| (caller.clone(), 0));
+        let (_, open) = entry.get_mut();
         if *open >= most_of_caller {
             flows.count.fetch_sub(1, Ordering::AcqRel);
             return Err(TooMany::OfCaller);
@@ -360,6 +366,7 @@ impl Flows {
         Ok(Place {
             gate: gate.clone(),
             caller,
+            hash,
         })
     }
 
@@ -432,8 +439,9 @@ impl Flows {
         part_of(&self.open, u64::from(*last))
     }
 
-    fn callers_of(&self, caller: &CallerKey) -> MutexGuard<'_, HashMap<CallerKey, usize>> {
-        part_of(&self.callers, self.hasher.hash_one(caller))
+    /// The part for a hash. The table selects by the lowest bits of the hash, so this does not.
+    fn callers_of(&self, hash: u64) -> MutexGuard<'_, HashTable<(CallerKey, usize)>> {
+        part_of(&self.callers, hash >> 32)
     }
 }
 
@@ -447,11 +455,13 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let flows = &self.gate.flows;
-        let mut callers = flows.callers_of(&self.caller);
-        if let Some(open) = callers.get_mut(&self.caller) {
+        let mut callers = flows.callers_of(self.hash);
+        let is_caller = |(key, _): &(CallerKey, usize)| *key == self.caller;
+        if let Ok(mut entry) = callers.find_entry(self.hash, is_caller) {
+            let (_, open) = entry.get_mut();
             *open = open.saturating_sub(1);
             if *open == 0 {
-                callers.remove(&self.caller);
+                entry.remove();
             }
         }
         drop(callers);
