@@ -69,11 +69,12 @@ impl Flow {
         let facts = &self.facts;
         let of_call = facts.call.as_ref().and_then(|call| call.session.clone());
         let of_call = of_call.map(|id| (id, facts.call_trust));
-        let found = match (of_call, self.sessions().current_id(caller)) {
+        let own = caller.session.as_ref();
+        let present = own.and_then(|_| self.sessions().current_id(caller));
+        let found = match (of_call, present) {
             (Some((of_call, _)), Some(present)) if present.0 == of_call => Some(present),
             (of_call, present) => of_call.or(present),
         };
-        let own = caller.session.as_ref();
         let found = found.filter(|(id, _)| own != Some(id));
         let facts = &mut self.facts;
         facts.session = own.cloned();
@@ -90,6 +91,11 @@ impl Flow {
     }
 
     fn look_for_call(&mut self, caller: &Caller, asked: Asked<'_>) {
+        if caller.root.is_none() && caller.session.is_none() {
+            // Calls belong to sessions.
+            self.facts.call_basis = None;
+            return self.set_call(Attribution::None);
+        }
         let is_here = |client: std::net::IpAddr| client.is_loopback();
         let found = self.sessions().call_of(&FlowClues {
             caller,
