@@ -283,6 +283,7 @@ mod tests {
 
     /// A wrapper that is not vectored makes TLS above it write each record on its own.
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a test's client is no flow")]
     async fn tls_can_write_several_records_at_once_below_each_wrapper() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
