@@ -134,9 +134,9 @@ impl AsyncWrite for Socket {
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
+        records: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, parts)
+        tls::write_records(Pin::new(&mut self.get_mut().stream), cx, records)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 
 use super::server::word;
-use super::{HandshakeError, Server};
+use super::{HandshakeError, Server, write_records};
 
 /// TLS with a caller inside its tunnel.
 pub type InsideStream<S> = tokio_rustls::server::TlsStream<Rewound<S>>;
@@ -106,9 +106,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
+        records: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, parts)
+        write_records(Pin::new(&mut self.get_mut().stream), cx, records)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -37,5 +37,6 @@ pub use root::{Facts, NewAuthority};
 pub use server::{Accepted, HandshakeError, Server, ServerStream, Servers};
 pub use stand_in::StandIn;
 pub use stream::ClientStream;
+pub(crate) use stream::write_records;
 pub use upstream::{Alpn, Entered, Shown, Upstream};
 pub use upstreams::Upstreams;

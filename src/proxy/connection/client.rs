@@ -273,26 +273,3 @@ impl AsyncWrite for ClientWrite<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-    use crate::dial::{Socket, Stream};
-
-    /// A wrapper that is not vectored makes TLS above it write each record on its own.
-    #[tokio::test]
-    #[expect(clippy::disallowed_methods, reason = "a test's client is no flow")]
-    async fn tls_can_write_several_records_at_once_below_each_wrapper() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let dialled = TcpStream::connect(address).await.expect("a connection");
-        let (accepted, _) = listener.accept().await.expect("a connection");
-
-        let origin = Stream::Tcp(Socket::from(dialled));
-        let client = tls::Rewound::new(Bytes::new(), ClientStream::Plain(accepted));
-
-        assert!(origin.is_write_vectored() && client.is_write_vectored());
-    }
-}

@@ -371,6 +371,22 @@ mod tests {
         drop(socket);
     }
 
+    /// A wrapper that takes one slice at a time makes TLS above it write each record on its own.
+    #[tokio::test]
+    async fn each_layer_below_tls_takes_several_records_at_once() {
+        let (mut near, client, mut upstream, mut far) = tunnel().await;
+        let mut client = crate::tls::Rewound::new(Bytes::new(), client);
+        let records = [io::IoSlice::new(b"one"), io::IoSlice::new(b"two")];
+        assert!(client.is_write_vectored() && upstream.is_write_vectored());
+        assert_eq!(client.write_vectored(&records).await.expect("written"), 6);
+        assert_eq!(upstream.write_vectored(&records).await.expect("written"), 6);
+        for end in [&mut near, &mut far] {
+            let mut whole = [0; 6];
+            end.read_exact(&mut whole).await.expect("read");
+            assert_eq!(&whole, b"onetwo");
+        }
+    }
+
     #[tokio::test]
     async fn an_answer_comes_whole_after_the_client_has_said_its_last() {
         let (mut near, mut client, mut upstream, mut far) = tunnel().await;
