@@ -8,8 +8,6 @@ use crate::dial::Through;
 use crate::name::{Host, Path, Target};
 use std::net::IpAddr;
 
-use bytes::{BufMut, BytesMut};
-
 use super::fields::{Field, Fields, Name, contains_gate, elements, names_gate};
 use super::{BodyLength, RequestHead, ResponseHead, Version};
 
@@ -51,7 +49,7 @@ pub(crate) struct Answer {
 }
 
 /// Writes the head of a request for its origin; the body keeps its framing.
-pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut BytesMut) {
+pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut Vec<u8>) {
     out.reserve(head.len() + 256);
     let method = head.method.as_str();
     let parent = onward.through.filter(|through| through.absolute);
@@ -125,7 +123,7 @@ pub(crate) fn encode_response(
     head: &ResponseHead,
     client: Client,
     via: &str,
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
 ) -> Answer {
     let answer = answer(head, client);
     out.reserve(head.len() + 128);
@@ -207,7 +205,7 @@ fn is_listed(fields: &Fields, field: Field<'_>) -> bool {
 }
 
 /// Writes the authority of a target, without the default port of the scheme.
-pub(crate) fn put_host(target: &Target, tls: bool, out: &mut BytesMut) {
+pub(crate) fn put_host(target: &Target, tls: bool, out: &mut Vec<u8>) {
     match &target.host {
         Host::Name(name) => put(out, &[name.as_str().as_bytes()]),
         Host::Address(IpAddr::V6(address)) => put(out, &[format!("[{address}]").as_bytes()]),
@@ -219,12 +217,12 @@ pub(crate) fn put_host(target: &Target, tls: bool, out: &mut BytesMut) {
     }
 }
 
-fn put_field((name, value): (&[u8], &[u8]), out: &mut BytesMut) {
+fn put_field((name, value): (&[u8], &[u8]), out: &mut Vec<u8>) {
     put(out, &[name, b": ", value, b"\r\n"]);
 }
 
 /// Writes the `Via` of a response, without the elements that look like a gate.
-fn put_foreign_via(field: Field<'_>, out: &mut BytesMut) {
+fn put_foreign_via(field: Field<'_>, out: &mut Vec<u8>) {
     if !contains_gate(field.value) {
         return put_field((field.name, field.value), out);
     }
@@ -251,22 +249,25 @@ fn put_length(body: BodyLength, put: &mut impl FnMut(&[u8], &[u8])) {
     match body {
         BodyLength::Chunked => put(b"Transfer-Encoding", b"chunked"),
         BodyLength::Length(length) => {
-            let mut text = Vec::with_capacity(20);
-            decimal::put(&mut text, length);
-            put(b"Content-Length", &text);
+            let mut text = [0; 20];
+            let mut room = &mut text[..];
+            decimal::put(&mut room, length);
+            let free = room.len();
+            put(b"Content-Length", text.get(..20 - free).unwrap_or_default());
         }
         BodyLength::None | BodyLength::UntilClose => {}
     }
 }
 
-fn put(out: &mut BytesMut, parts: &[&[u8]]) {
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
-        out.put_slice(part);
+        out.extend_from_slice(part);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use proptest::prelude::*;
 
     use super::super::{Asked, HeadLimits, parse_request, parse_response, via_has};
@@ -293,7 +294,7 @@ mod tests {
         let authority = format!("a.example:{port}");
         let target = Target::from_connect(authority.as_bytes()).expect("a target");
         let path = Path::parse(b"/p?q=1").expect("a path");
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         let onward = Onward {
             target: &target,
             path: &path,
@@ -308,7 +309,7 @@ mod tests {
     }
 
     fn back(text: &str, asked: Asked, client: Client) -> (String, Answer) {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         let answer = encode_response(&response(text, asked), client, "tidegate-7", &mut out);
         (plain(&out), answer)
     }
@@ -523,8 +524,9 @@ mod tests {
                 let target = Target::from_connect(b"a.example:80").expect("a target");
                 let path = Path::parse(b"/p").expect("a path");
                 let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true, tls: false, plain: false, through: None };
-                let mut out = BytesMut::new();
+                let mut out = Vec::new();
                 encode_request(&came, onward, &mut out);
+                let mut out = BytesMut::from(&out[..]);
                 let went = parse_request(&mut out, limits).expect("good").expect("whole");
                 prop_assert!(out.is_empty());
                 prop_assert_eq!((went.body, went.host()), (came.body, Some(&b"a.example"[..])));

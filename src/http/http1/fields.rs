@@ -52,6 +52,8 @@ const URL_OVERRIDES: [&str; 22] = [
 pub(crate) struct Fields {
     head: Bytes,
     entries: Vec<Entry>,
+    /// The names that occur, one bit each: most look-ups are for a field that a head lacks.
+    present: u32,
 }
 
 /// A field that matters to a proxy; compared without case.
@@ -128,19 +130,27 @@ pub(super) struct Span {
 }
 
 impl Fields {
-    /// Stores `parsed`, whose names and values are parts of `head`.
-    pub(super) fn new(head: Bytes, parsed: &[httparse::Header<'_>], named: &[Name]) -> Self {
-        let span = |part| Span::of(part, &head);
-        let entries = parsed
-            .iter()
-            .zip(named)
-            .map(|(field, &known)| Entry {
-                known,
-                name: span(field.name.as_bytes()),
-                value: span(field.value),
-            })
-            .collect();
-        Self { head, entries }
+    /// No fields, with room for `count`.
+    pub(super) fn with_capacity(count: usize) -> Self {
+        Self {
+            entries: Vec::with_capacity(count),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a field, whose name and value are parts of `head`.
+    pub(super) fn add(&mut self, known: Name, field: &httparse::Header<'_>, head: &[u8]) {
+        self.present |= known.bit();
+        self.entries.push(Entry {
+            known,
+            name: Span::of(field.name.as_bytes(), head),
+            value: Span::of(field.value, head),
+        });
+    }
+
+    /// Sets the head that contains the fields.
+    pub(super) fn set_head(&mut self, head: Bytes) {
+        self.head = head;
     }
 
     /// Returns all fields in their order.
@@ -154,9 +164,16 @@ impl Fields {
 
     /// Returns the values of all fields with this name.
     pub(crate) fn values(&self, name: Name) -> impl Iterator<Item = &[u8]> {
-        self.iter()
-            .filter(move |field| field.known == name)
-            .map(|field| field.value)
+        let entries = self.entries.get(..).filter(|_| self.has(name));
+        let entries = entries.unwrap_or_default().iter();
+        entries
+            .filter(move |entry| entry.known == name)
+            .map(|entry| entry.value.within(&self.head))
+    }
+
+    /// Whether there is a field with this name.
+    pub(crate) fn has(&self, name: Name) -> bool {
+        self.present & name.bit() != 0
     }
 
     /// Returns the value of the first field with this name.
@@ -210,6 +227,8 @@ impl Name {
             16 if is("proxy-connection") => Self::ProxyConnection,
             17 if is("transfer-encoding") => Self::TransferEncoding,
             19 if is("proxy-authorization") => Self::ProxyAuthorization,
+            // Each of the others begins with one of these letters.
+            _ if !name.first().is_some_and(|it| b"hHpPxX".contains(it)) => Self::Other,
             _ if METHOD_OVERRIDES.into_iter().any(is) => Self::MethodOverride,
             _ if starts_with(name, b"x-") && URL_OVERRIDES.into_iter().any(is) => Self::UrlOverride,
             _ if starts_with(name, b"proxy-") => Self::ProxyOther,
@@ -217,6 +236,11 @@ impl Name {
             _ if starts_with(name, b"x-forwarded-") => Self::Forwarded,
             _ => Self::Other,
         }
+    }
+
+    /// The bit of the name in a set of names.
+    fn bit(self) -> u32 {
+        1 << self as u32
     }
 
     /// Whether `name` is no known field, but would be one for a reader that treats `_` or `.` as
@@ -298,6 +322,9 @@ pub(super) fn contains_gate(text: &[u8]) -> bool {
 
 /// Returns the proxies that forwarded a message before, from `Via`; `None` if there were none.
 pub(crate) fn via_before(fields: &Fields) -> Option<Box<str>> {
+    if !fields.has(Name::Via) {
+        return None;
+    }
     let elements = fields.elements(Name::Via);
     let elements: Vec<_> = elements.map(String::from_utf8_lossy).collect();
     let via = Some(elements.join(", "));
@@ -311,11 +338,12 @@ pub(super) fn content_length(value: &[u8]) -> Option<u64> {
         [b'1'..=b'9', rest @ ..] => rest.len() < 19 && rest.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    let length = std::str::from_utf8(value)
-        .ok()
-        .filter(|_| canonical)?
-        .parse()
-        .ok()?;
+    if !canonical {
+        return None;
+    }
+    // At most 19 digits: below 2^64.
+    let digits = value.iter().map(|digit| u64::from(digit - b'0'));
+    let length = digits.fold(0, |length, digit| length * 10 + digit);
     (length <= i64::MAX.unsigned_abs()).then_some(length)
 }
 

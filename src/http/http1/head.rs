@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::fields::{Fields, MAX_FIELDS, Name, Span};
 use super::seen::Seen;
-use super::{BodyLength, Scan, Unprintable, Version};
+use super::{BodyLength, Scan, Unprintable, Version, take_head};
 
 /// The head of one request: a single buffer with its parsed form.
 #[derive(Clone, Debug)]
@@ -159,7 +159,7 @@ pub(crate) fn scan_request(
         return Err(HeadError::TooLarge);
     }
     *scan = Scan::default();
-    parse(&buffer.split_to(len).freeze(), limits).map(Some)
+    parse(take_head(buffer, len), limits).map(Some)
 }
 
 /// Like [`scan_request`], for a complete head.
@@ -294,7 +294,7 @@ pub(crate) fn is_idempotent(method: &Method) -> bool {
 }
 
 /// Parses a complete head.
-fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
+fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     if head.starts_with(b"PRI * HTTP/2.0\r\n") {
         return Err(HeadError::Http2);
     }
@@ -303,10 +303,10 @@ fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
         .get_mut(..limits.fields.min(MAX_FIELDS))
         .unwrap_or_default();
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(head, room) {
+    match request.parse_with_uninit_headers(&head, room) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => {}
         Ok(_) => return Err(HeadError::RequestLine),
-        Err(error) => return Err(refuse_syntax(error, head)),
+        Err(error) => return Err(refuse_syntax(error, &head)),
     }
     let version = if request.version == Some(1) {
         Version::Http11
@@ -315,12 +315,15 @@ fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     };
     let (method, target) = (request.method, request.path);
     let line = (method.unwrap_or_default(), target.unwrap_or_default());
-    understand(head, line, request.headers, version)
+    let mut understood = understand(&head, line, request.headers, version)?;
+    understood.fields.set_head(head);
+    Ok(understood)
 }
 
-/// Builds a head from its method, target and fields, which are parts of `head`.
+/// Builds a head from its method, target and fields, which are parts of `head`. The caller sets the
+/// head of the fields.
 fn understand(
-    head: &Bytes,
+    head: &[u8],
     (method, target): (&str, &str),
     fields: &[httparse::Header<'_>],
     version: Version,
@@ -331,23 +334,23 @@ fn understand(
     }
     let target = Span::of(target.as_bytes(), head);
     let mut seen = Seen::default();
-    let mut named = [Name::Other; MAX_FIELDS];
-    for (field, named) in fields.iter().zip(&mut named) {
-        *named = Name::of(field.name.as_bytes());
-        seen.field(*named, field, version)?;
+    let mut named = Fields::with_capacity(fields.len());
+    for field in fields {
+        let name = Name::of(field.name.as_bytes());
+        seen.field(name, field, version)?;
+        named.add(name, field, head);
     }
     seen.check_host(&method, version)?;
     seen.check_method(&method)?;
     let body = seen.body(&method, version)?;
     let upgrade = seen.upgrade(body).map(|protocol| Span::of(protocol, head));
-    let fields = Fields::new(head.clone(), fields, &named);
     Ok(RequestHead {
-        keep_alive: keeps_alive(&fields, version),
+        keep_alive: seen.keeps_alive(version),
         expect_continue: seen.expect_continue && !body.is_empty(),
         extended: false,
         method,
         version,
-        fields,
+        fields: named,
         body,
         target,
         upgrade,
@@ -418,7 +421,9 @@ impl HeadParts {
         if fields.len() > limits.fields.min(MAX_FIELDS) {
             return Err(HeadError::TooManyFields);
         }
-        understand(&head, (method, target), &fields, Version::Http11)
+        let mut understood = understand(&head, (method, target), &fields, Version::Http11)?;
+        understood.fields.set_head(head);
+        Ok(understood)
     }
 }
 
@@ -431,16 +436,6 @@ fn text(part: Option<&[u8]>) -> &str {
 /// Whether a byte is not allowed in the value of a field.
 fn is_control(byte: u8) -> bool {
     byte != b'\t' && (byte < b' ' || byte == 0x7f)
-}
-
-/// Whether the client keeps the connection open after the response (RFC 9112 section 9.3).
-fn keeps_alive(fields: &Fields, version: Version) -> bool {
-    let says = |option: &str| {
-        let mut proxy = fields.elements(Name::ProxyConnection);
-        fields.connection_has(option)
-            || proxy.any(|element| element.eq_ignore_ascii_case(option.as_bytes()))
-    };
-    !says("close") && (version == Version::Http11 || says("keep-alive"))
 }
 
 fn refuse_syntax(error: httparse::Error, head: &[u8]) -> HeadError {

@@ -23,7 +23,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
 pub(crate) use body::{BodyError, BodySink, BodySource, Passage, Sender, copy_body};
@@ -74,10 +74,25 @@ pub(crate) async fn read_onto(
         let mut room = [const { MaybeUninit::uninit() }; READ_SIZE];
         let mut read = ReadBuf::uninit(&mut room);
         ready!(Pin::new(&mut *from).poll_read(cx, &mut read))?;
-        onto.extend_from_slice(read.filled());
+        if onto.is_empty() {
+            // Exactly as much memory as bytes: the head can be frozen in place.
+            *onto = BytesMut::from(read.filled());
+        } else {
+            onto.extend_from_slice(read.filled());
+        }
         Poll::Ready(Ok(read.filled().len()))
     })
     .await
+}
+
+/// Removes the first `len` bytes, a head. Bytes behind the head stay where they are.
+fn take_head(buffer: &mut BytesMut, len: usize) -> Bytes {
+    if buffer.len() == len {
+        return std::mem::take(buffer).freeze();
+    }
+    let head = Bytes::copy_from_slice(buffer.get(..len).unwrap_or_default());
+    buffer.advance(len);
+    head
 }
 
 impl BodyLength {
@@ -114,9 +129,12 @@ impl Scan {
     /// Refuses line ends other than CR LF and control characters other than a tab as soon as they
     /// arrive, so that the gate does not wait for a peer of another protocol.
     fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Unprintable> {
-        self.pass_text(bytes);
-        while let Some(&byte) = bytes.get(self.seen) {
+        loop {
+            self.pass_text(bytes);
             let at = self.seen;
+            let Some(&byte) = bytes.get(at) else {
+                return Ok(None);
+            };
             match byte {
                 b'\n' if self.previous != b'\r' => return Err(Unprintable::LineEnd),
                 b'\n' if at == self.line_start + 1 => return Ok(Some(at + 1)),
@@ -127,14 +145,10 @@ impl Scan {
             }
             self.previous = byte;
             self.seen += 1;
-            if byte == b'\n' {
-                self.pass_text(bytes);
-            }
         }
-        Ok(None)
     }
 
-    /// Skips printable bytes at the beginning of a line, many at once.
+    /// Skips printable bytes, many at once.
     #[expect(
         clippy::needless_bitwise_bool,
         reason = "without an early end the compiler looks at many bytes at once"
@@ -147,6 +161,9 @@ impl Scan {
         let pieces = fresh.chunks_exact(TEXT_PIECE);
         let is_text = |piece: &&[u8]| piece.iter().fold(true, |all, byte| all & (*byte >= b' '));
         let passed = TEXT_PIECE * pieces.take_while(is_text).count();
+        let rest = fresh.get(passed..).unwrap_or_default();
+        let is_other = |byte: &u8| *byte < b' ';
+        let passed = passed + rest.iter().position(is_other).unwrap_or(rest.len());
         if let Some(last) = fresh.get(..passed).and_then(<[u8]>::last) {
             self.previous = *last;
             self.seen += passed;

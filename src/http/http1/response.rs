@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use bytes::{Bytes, BytesMut};
 
 use super::fields::{Fields, MAX_FIELDS, Name, Span, content_length, elements};
-use super::{BodyLength, Scan, Unprintable, Version};
+use super::{BodyLength, Scan, Unprintable, Version, take_head};
 
 /// The head of one response, final or interim.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ pub(crate) fn scan_response(
         return Err(ResponseError::TooLarge);
     }
     *scan = Scan::default();
-    parse(&buffer.split_to(len).freeze(), asked).map(Some)
+    parse(take_head(buffer, len), asked).map(Some)
 }
 
 impl ResponseHead {
@@ -152,12 +152,12 @@ impl From<Unprintable> for ResponseError {
     }
 }
 
-fn parse(head: &Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
+fn parse(head: Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
     let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS / 2];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
-        head,
+        &head,
         &mut room,
     );
     match parsed {
@@ -172,13 +172,13 @@ fn parse(head: &Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
     };
     let status = response.code.filter(|code| (100..600).contains(code));
     let status = status.ok_or(ResponseError::StatusLine)?;
-    let mut named = [Name::Other; MAX_FIELDS / 2];
-    for (field, named) in response.headers.iter().zip(&mut named) {
-        *named = Name::of(field.name.as_bytes());
+    let reason = Span::of(response.reason.unwrap_or_default().as_bytes(), &head);
+    let mut fields = Fields::with_capacity(response.headers.len());
+    for field in &*response.headers {
+        fields.add(Name::of(field.name.as_bytes()), field, &head);
     }
-    let reason = Span::of(response.reason.unwrap_or_default().as_bytes(), head);
-    let fields = Fields::new(head.clone(), response.headers, &named);
-    if status == 101 && !(asked.upgrade && fields.first(Name::Upgrade).is_some()) {
+    fields.set_head(head);
+    if status == 101 && !(asked.upgrade && fields.has(Name::Upgrade)) {
         return Err(ResponseError::Protocol);
     }
     let chunked = is_chunked(&fields, version)?;
@@ -218,9 +218,10 @@ fn body(
 fn is_chunked(fields: &Fields, version: Version) -> Result<bool, ResponseError> {
     let mut codings = fields.elements(Name::TransferEncoding);
     let Some(coding) = codings.next() else {
-        return match fields.first(Name::TransferEncoding) {
-            None => Ok(false),
-            Some(_) => Err(ResponseError::TransferEncoding),
+        return if fields.has(Name::TransferEncoding) {
+            Err(ResponseError::TransferEncoding)
+        } else {
+            Ok(false)
         };
     };
     let known = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();

@@ -14,8 +14,17 @@ pub(super) struct Seen<'h> {
     pub(super) expect_continue: bool,
     upgrade: Option<&'h [u8]>,
     upgrades: usize,
-    connection_upgrade: bool,
+    options: Options,
     method: Option<&'h [u8]>,
+}
+
+/// The options of `Connection` and `Proxy-Connection`.
+#[derive(Default)]
+struct Options {
+    close: bool,
+    keep_alive: bool,
+    /// Only of `Connection`.
+    upgrade: bool,
 }
 
 impl<'h> Seen<'h> {
@@ -28,9 +37,13 @@ impl<'h> Seen<'h> {
     ) -> Result<(), HeadError> {
         let value = field.value;
         match name {
-            Name::Connection => {
-                self.connection_upgrade |=
-                    elements(value).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+            Name::Connection | Name::ProxyConnection => {
+                for option in elements(value) {
+                    let is = |known: &[u8]| option.eq_ignore_ascii_case(known);
+                    self.options.close |= is(b"close");
+                    self.options.keep_alive |= is(b"keep-alive");
+                    self.options.upgrade |= name == Name::Connection && is(b"upgrade");
+                }
             }
             Name::ContentLength => {
                 let length = content_length(value).ok_or(HeadError::ContentLength)?;
@@ -114,9 +127,14 @@ impl<'h> Seen<'h> {
         }
     }
 
+    /// Whether the client keeps the connection open after the response (RFC 9112 section 9.3).
+    pub(super) fn keeps_alive(&self, version: Version) -> bool {
+        !self.options.close && (version == Version::Http11 || self.options.keep_alive)
+    }
+
     /// Returns the one requested protocol, if the upgrade may be passed on.
     pub(super) fn upgrade(&self, body: BodyLength) -> Option<&'h [u8]> {
-        let one = self.upgrades == 1 && self.connection_upgrade && body.is_empty();
+        let one = self.upgrades == 1 && self.options.upgrade && body.is_empty();
         self.upgrade
             .filter(|protocol| one && is_protocol(protocol) && !starts_like_http2(protocol))
     }

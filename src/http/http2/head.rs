@@ -165,7 +165,7 @@ pub(super) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
 /// Returns the request for an origin: the judged target and the fields that are passed on, without
 /// fields of HTTP/1 only. `None` if HTTP/2 cannot represent it.
 pub(crate) fn onward_request(head: &RequestHead, onward: Onward<'_>) -> Option<http::Request<()>> {
-    let mut authority = BytesMut::new();
+    let mut authority = Vec::new();
     put_host(onward.target, onward.tls, &mut authority);
     let uri = http::Uri::builder()
         .scheme("https")

@@ -365,8 +365,8 @@ impl Exchange<'_> {
     }
 
     /// Encodes the head in HTTP/1 for the origin.
-    fn written(&self, (via, through): (&str, Option<&Through>)) -> BytesMut {
-        let mut out = BytesMut::new();
+    fn written(&self, (via, through): (&str, Option<&Through>)) -> Vec<u8> {
+        let mut out = Vec::new();
         encode_request(self.head, self.onward(via, through), &mut out);
         out
     }

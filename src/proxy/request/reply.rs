@@ -85,7 +85,7 @@ impl Exchange<'_> {
                 version: self.head.version,
                 keep_alive: self.head.keep_alive && whole,
             };
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             let form = self.tools.as_ref().and_then(|tools| tools.form(&head));
             let unmeasured = form.map(|_| head.unmeasured());
             let shown = unmeasured.as_ref().unwrap_or(&head);
@@ -137,7 +137,7 @@ impl Exchange<'_> {
     }
 
     /// Adds a small body that arrived with its head: one write instead of two.
-    fn take_whole(&self, head: &ResponseHead, buffer: &mut BytesMut, out: &mut BytesMut) -> bool {
+    fn take_whole(&self, head: &ResponseHead, buffer: &mut BytesMut, out: &mut Vec<u8>) -> bool {
         let BodyLength::Length(length) = head.body else {
             return head.body == BodyLength::None;
         };
