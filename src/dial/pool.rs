@@ -3,6 +3,7 @@
 //! A pool belongs to one generation: a new policy begins with an empty pool, so that no connection
 //! outlives the decision that opened it. The address of a connection is checked again at each use.
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ const MAX_AGE: Duration = Duration::from_hours(1);
 const MAX_IDLE: Duration = Duration::from_secs(30);
 
 /// The purpose of a connection.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PoolKey {
     /// The checked target.
     pub target: Target,
@@ -37,8 +38,22 @@ pub struct PoolKey {
     pub parent: Option<Arc<str>>,
 }
 
+/// Without the rest, which is nearly always the same for a caller and a target.
+impl Hash for PoolKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.target.hash(state);
+        self.caller.hash(state);
+    }
+}
+
+impl From<&Self> for PoolKey {
+    fn from(key: &Self) -> Self {
+        key.clone()
+    }
+}
+
 /// The TLS settings of a connection.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TlsKey {
     /// The `[upstream.NAME]`; `None`: the system's roots.
     pub upstream: Option<Arc<str>>,
@@ -136,7 +151,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose last exchange ended cleanly; closes it if the pool is full.
-    pub fn put(&self, key: PoolKey, rests: Idle, now: Instant) {
+    pub fn put(&self, key: &PoolKey, rests: Idle, now: Instant) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.count >= MAX_CONNECTIONS {
             kept.sweep(now);
@@ -144,7 +159,7 @@ impl Pool {
         if kept.count >= MAX_CONNECTIONS {
             return;
         }
-        let idle = kept.idle.entry(key).or_default();
+        let idle = kept.idle.entry_ref(key).or_default();
         if idle.len() < MAX_PER_KEY {
             idle.push(Rested {
                 idle: rests,
@@ -245,7 +260,7 @@ mod tests {
     async fn a_connection_is_never_shared_across_tiers() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), rests(stream, address), now);
+        pool.put(&key(0), rests(stream, address), now);
         assert!(pool.take(&key(1), now, |_| true).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_some());
         assert!(pool.take(&key(0), now, |_| true).is_none());
@@ -260,8 +275,8 @@ mod tests {
             only_http1: true,
             ..rests(stream, address)
         };
-        pool.put(key(0), only_http1, now);
-        pool.put(key(0), rests(other, other_address), now);
+        pool.put(&key(0), only_http1, now);
+        pool.put(&key(0), rests(other, other_address), now);
         let taken = pool.take_http1(&key(0), now, |_| true).expect("one fits");
         assert_eq!(taken.address, address);
         assert!(pool.take_http1(&key(0), now, |_| true).is_none());
@@ -272,7 +287,7 @@ mod tests {
     async fn a_connection_is_never_shared_by_callers() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key_of("a", 0), rests(stream, address), now);
+        pool.put(&key_of("a", 0), rests(stream, address), now);
         let session = PoolKey {
             caller: CallerKey::Session("a".into()),
             ..key(0)
@@ -291,7 +306,7 @@ mod tests {
     async fn a_connection_is_closed_where_its_caller_needs_the_descriptor() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key_of("a", 0), rests(stream, address), now);
+        pool.put(&key_of("a", 0), rests(stream, address), now);
         assert!(!pool.close_one_of(&CallerKey::Subject("b".into())));
         assert!(pool.close_one_of(&CallerKey::Subject("a".into())));
         assert!(!pool.close_one() && pool.take(&key_of("a", 0), now, |_| true).is_none());
@@ -301,7 +316,7 @@ mod tests {
     async fn a_connection_whose_address_no_longer_passes_is_dropped() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), rests(stream, address), now);
+        pool.put(&key(0), rests(stream, address), now);
         assert!(pool.take(&key(0), now, |_| false).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_none());
     }
@@ -312,7 +327,7 @@ mod tests {
         let (pool, mut idle) = (Pool::default(), rests(stream, address));
         let later = Clock::system().instant() + MAX_AGE;
         idle.opened = later.checked_sub(MAX_AGE).unwrap();
-        pool.put(key(0), idle, later);
+        pool.put(&key(0), idle, later);
         assert!(pool.take(&key(0), later, |_| true).is_none());
     }
 
@@ -320,7 +335,7 @@ mod tests {
     async fn a_connection_that_rested_too_long_is_dropped() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), rests(stream, address), now);
+        pool.put(&key(0), rests(stream, address), now);
         assert!(pool.take(&key(0), now + MAX_IDLE, |_| true).is_none());
     }
 }

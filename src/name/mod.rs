@@ -13,6 +13,7 @@ mod suffix;
 mod target;
 
 pub use address::{AddressClass, canonical, classify, closed_networks, special_networks};
+pub(crate) use host::hash_address;
 pub use host::{Host, HostName};
 pub use path::{Path, PathError};
 pub use special::{SpecialName, special, special_suffixes};

@@ -1,14 +1,17 @@
 //! Callers: the evidence on them, and `[group.NAME]` and `[[repository]]`.
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use crate::name::hash_address;
 
 use super::pattern::{Kind, Pattern, PatternError};
 use super::query::{GroupId, GroupSet, TierId};
 use super::within::Within;
 
 /// The key by which limits count one caller.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CallerKey {
     /// The address of a caller that was not identified.
     Address(IpAddr),
@@ -16,6 +19,15 @@ pub enum CallerKey {
     Session(Arc<str>),
     /// A user.
     Subject(Arc<str>),
+}
+
+impl Hash for CallerKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Address(address) => hash_address(*address, state),
+            Self::Session(name) | Self::Subject(name) => name.hash(state),
+        }
+    }
 }
 
 /// The groups of one policy: a bit each in [`GroupSet`].

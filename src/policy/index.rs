@@ -58,14 +58,19 @@ struct Cell {
 impl HostMap {
     /// Visits the rules for `host`, most specific first; for one pattern, in the written order.
     pub(super) fn each(&self, host: &Host, mut visit: impl FnMut(RuleId)) {
-        for head in self.heads(host) {
-            self.chain(head, &mut visit);
+        let visit = |head| self.chain(head, &mut visit);
+        match host {
+            Host::Name(name) => self.heads_of_name(name).for_each(visit),
+            Host::Address(address) => self.heads_of_address(*address).for_each(visit),
         }
     }
 
     /// Returns the first rule that [`HostMap::each`] visits.
     pub(super) fn first(&self, host: &Host) -> Option<RuleId> {
-        let head = self.heads(host).next()?;
+        let head = match host {
+            Host::Name(name) => self.heads_of_name(name).next(),
+            Host::Address(address) => self.heads_of_address(*address).next(),
+        }?;
         self.cells.get(head as usize).map(|cell| cell.rule)
     }
 
@@ -77,10 +82,15 @@ impl HostMap {
             Host::Address(address) => (None, Some(*address)),
         };
         let names = name.into_iter().flat_map(|name| self.heads_of_name(name));
-        let meant = address.map(canonical).filter(|it| Some(*it) != address);
-        let addresses = address.into_iter().chain(meant);
-        let networks = addresses.flat_map(|it| self.heads_at_lengths(it, self.lengths.iter()));
-        names.chain(networks)
+        let addresses = address.into_iter();
+        names.chain(addresses.flat_map(|address| self.heads_of_address(address)))
+    }
+
+    fn heads_of_address(&self, address: IpAddr) -> impl Iterator<Item = u32> {
+        let written = Some(address).filter(|_| !self.lengths.is_empty());
+        let meant = written.map(canonical).filter(|meant| *meant != address);
+        let readings = written.into_iter().chain(meant);
+        readings.flat_map(|it| self.heads_at_lengths(it, self.lengths.iter()))
     }
 
     fn heads_of_name(&self, name: &HostName) -> impl Iterator<Item = u32> {

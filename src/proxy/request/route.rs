@@ -130,10 +130,12 @@ impl<'w> Way<'w> {
         if let OriginStream::Wire(stream) = route.stream {
             let now = flow.gate.clock.instant();
             let pool = &flow.snapshot().dialer.pool;
-            let key = PoolKey {
-                parent: route.through.as_ref().map(|it| it.name().clone()),
+            let parent = route.through.as_ref().map(Through::name);
+            // A connection that was dialled past the first parent is kept for its own parent.
+            let other = (self.key.parent.as_ref() != parent).then(|| PoolKey {
+                parent: parent.cloned(),
                 ..self.key.clone()
-            };
+            });
             let idle = Idle {
                 stream,
                 address: route.address,
@@ -141,7 +143,7 @@ impl<'w> Way<'w> {
                 only_http1: route.only_http1,
                 opened: route.opened,
             };
-            pool.put(key, idle, now);
+            pool.put(other.as_ref().unwrap_or(&self.key), idle, now);
         }
     }
 
