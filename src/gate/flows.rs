@@ -1,12 +1,14 @@
 //! Open flows: counted, listed, and decided again when the policy changes.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
+use atomic_waker::AtomicWaker;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::identity::{CallerKey, Presented};
@@ -140,7 +142,8 @@ pub struct OpenFlow {
     pub bytes: Counters,
     reported: [AtomicU64; 2],
     cut: AtomicU8,
-    wake: Notify,
+    /// The task of the flow, while it waits for the cut.
+    waiting: AtomicWaker,
 }
 
 /// The approval and the exceptions that allowed a flow.
@@ -188,7 +191,7 @@ impl OpenFlow {
             bytes,
             reported: [AtomicU64::new(0), AtomicU64::new(0)],
             cut: AtomicU8::new(0),
-            wake: Notify::new(),
+            waiting: AtomicWaker::new(),
         }
     }
 
@@ -211,17 +214,20 @@ impl OpenFlow {
         let _ = self
             .cut
             .compare_exchange(0, why, Ordering::AcqRel, Ordering::Acquire);
-        self.wake.notify_one();
+        self.waiting.wake();
     }
 
-    /// Waits until the flow is cut.
+    /// Waits until the flow is cut. Only the task of the flow waits, in one place at a time.
     pub async fn cut(&self) -> Cut {
-        loop {
+        poll_fn(|cx| {
             if let Some(why) = self.is_cut() {
-                return why;
+                return Poll::Ready(why);
             }
-            self.wake.notified().await;
-        }
+            self.waiting.register(cx.waker());
+            // A cut before the registration woke no task.
+            self.is_cut().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// The reason, if the flow was cut.
