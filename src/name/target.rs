@@ -1,6 +1,9 @@
 //! The host, port and URL that a caller requests.
 
 use std::fmt;
+use std::net::IpAddr;
+
+use crate::decimal;
 
 use super::{Host, Path, PathError};
 
@@ -35,6 +38,25 @@ impl Target {
             port: port.map_or(Ok(default_port), parse_port)?,
         })
     }
+
+    /// Whether `authority` is the canonical text of the target, which therefore need not be parsed.
+    /// `false` for some other spellings, and for each IPv6 address.
+    pub fn is_written_as(&self, authority: &[u8], default_port: u16) -> bool {
+        let address;
+        let host = match &self.host {
+            Host::Name(name) => name.as_str().as_bytes(),
+            Host::Address(IpAddr::V4(four)) => {
+                address = decimal::ipv4(*four);
+                address.0.get(..address.1).unwrap_or_default()
+            }
+            Host::Address(IpAddr::V6(_)) => return false,
+        };
+        match authority.strip_prefix(host) {
+            Some([]) => self.port == default_port,
+            Some([b':', port @ ..]) => parse_port(port) == Ok(self.port),
+            _ => false,
+        }
+    }
 }
 
 /// `host:port`, an IPv6 address in brackets.
@@ -61,6 +83,11 @@ pub struct Url {
 impl Url {
     /// Parses an absolute-form target (RFC 9112 section 3.2.2); no userinfo, no fragment.
     pub fn parse(text: &[u8]) -> Result<Self, TargetError> {
+        Self::parse_after(text, None)
+    }
+
+    /// Like [`Url::parse`], faster for a URL with the target of the URL before.
+    pub fn parse_after(text: &[u8], before: Option<&Target>) -> Result<Self, TargetError> {
         if text.len() > MAX_TEXT {
             return Err(TargetError::TooLong);
         }
@@ -73,9 +100,14 @@ impl Url {
             .position(|byte| matches!(byte, b'/' | b'?'))
             .unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, b""));
+        let port = if tls { 443 } else { 80 };
+        let target = match before.filter(|it| it.is_written_as(authority, port)) {
+            Some(before) => before.clone(),
+            None => Target::from_authority(authority, port)?,
+        };
         Ok(Self {
             tls,
-            target: Target::from_authority(authority, if tls { 443 } else { 80 })?,
+            target,
             path: match path {
                 [b'/', ..] => Path::parse(path)?,
                 _ => Path::parse(&[b"/", path].concat())?,
@@ -170,8 +202,9 @@ fn parse_port(text: &[u8]) -> Result<u16, TargetError> {
     if !digits || text.first() == Some(&b'0') {
         return Err(TargetError::Port);
     }
-    let text = str::from_utf8(text).map_err(|_| TargetError::Port)?;
-    text.parse().map_err(|_| TargetError::Port)
+    let digits = text.iter().map(|digit| u32::from(digit - b'0'));
+    let port = digits.fold(0, |port, digit| port * 10 + digit);
+    port.try_into().map_err(|_| TargetError::Port)
 }
 
 /// Removes `http://` or `https://`; returns whether the scheme was `https`.
@@ -435,9 +468,27 @@ mod tests {
         }
 
         #[test]
-        fn every_address_survives_being_written_out(address: std::net::IpAddr, port in 1_u16..) {
+        fn every_address_survives_being_written_out(address: IpAddr, port in 1_u16..) {
             let target = Target { host: Host::Address(address), port };
             prop_assert_eq!(Target::from_connect(target.to_string().as_bytes()), Ok(target));
+        }
+
+        #[test]
+        fn the_text_of_a_target_is_recognised_and_no_other(
+            name in "(1?[0-9]\\.){3}[0-9]|[a-zA-Z0-9_\\-]{1,3}(\\.com|\\.Example\\.?)",
+            other in "|:|:[0-9]{1,5}|\\.|a|:80:80|@|:080",
+            port in prop::sample::select(vec![8, 80, 443, 808, 65535]),
+        ) {
+            let Ok(target) = Target::from_authority(name.as_bytes(), port) else { return Ok(()) };
+            let text = target.to_string();
+            prop_assert!(target.is_written_as(text.as_bytes(), 80), "{}", text);
+            let host = target.host.to_string();
+            prop_assert_eq!(target.is_written_as(host.as_bytes(), 80), port == 80);
+            for text in [format!("{name}{other}"), format!("{host}{other}"), format!("{text}{other}")] {
+                if target.is_written_as(text.as_bytes(), 80) {
+                    prop_assert_eq!(Target::from_authority(text.as_bytes(), 80), Ok(target.clone()));
+                }
+            }
         }
 
         #[test]

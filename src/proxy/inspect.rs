@@ -444,9 +444,10 @@ pub(super) fn url(head: &RequestHead, target: &Target) -> Result<Url, Refusal> {
         let detail = "no tunnel is opened inside a tunnel";
         return Err(Refusal::because(Code::ActionDenied, detail));
     }
-    let named = head.host().map(|host| Target::from_authority(host, 443));
-    match named {
+    let named = head.host().filter(|host| !target.is_written_as(host, 443));
+    match named.map(|host| Target::from_authority(host, 443)) {
         Some(Ok(named)) if named == *target => {}
+        None if head.host().is_some() => {}
         Some(Ok(_)) | None => return Err(Code::HostMismatch.into()),
         Some(Err(error)) => return Err(Refusal::because(Code::BadTarget, error.to_string())),
     }

@@ -69,19 +69,6 @@ impl ClientStream {
         }
     }
 
-    /// Waits until the client sends a byte or closes. A socket needs no buffer; from the other
-    /// kinds the first byte is read into `buffer`.
-    pub(super) async fn wakes(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
-        if let Self::Plain(socket) = self {
-            return socket.readable().await;
-        }
-        let mut byte = [0];
-        if self.read(&mut byte).await? > 0 {
-            buffer.extend_from_slice(&byte);
-        }
-        Ok(())
-    }
-
     /// Waits until an idle client closes its connection. Never returns if a close cannot be
     /// detected without reading: TLS, HTTP/2, a client that sends more.
     pub(in crate::proxy) async fn closed(&self) {

@@ -8,7 +8,7 @@ pub(super) mod timer;
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub(super) struct Connection {
     pub(super) buffer: BytesMut,
     pub(super) origin: Origin,
     known: Option<Box<Remembered>>,
+    /// The target of the last plain request.
+    pub(super) last_target: Option<Target>,
     /// The target of a captured client.
     pub(super) captured: Option<Target>,
     /// The tunnel that contains the connection.
@@ -87,6 +89,13 @@ struct Remembered {
 /// A request head, or the reason why none could be read.
 pub(super) type HeadRead = Result<RequestHead, HeadError>;
 
+/// The limits of a connection's wait for a request, of the generation at its begin.
+struct NextLimits {
+    keep_alive: Duration,
+    header_timeout: Duration,
+    bounds: HeadLimits,
+}
+
 /// The next event of a connection.
 enum Next {
     /// The client closed, or sent nothing.
@@ -114,6 +123,7 @@ impl Connection {
             origin,
             buffer: BytesMut::new(),
             known: None,
+            last_target: None,
             captured: None,
             inside: None,
             asked: false,
@@ -168,6 +178,7 @@ impl Connection {
     /// Releases the state for further requests, before the connection becomes a tunnel.
     pub(super) fn release_caller(&mut self) {
         self.known = None;
+        self.last_target = None;
         self.rates = None;
         self.timer = Timer::default();
         self.ending = None;
@@ -186,8 +197,7 @@ impl Connection {
 
     /// Reads the next head, within its limits.
     async fn next(&mut self) -> Next {
-        let snapshot = self.gate().snapshot.load_full();
-        let limits = &snapshot.limits;
+        let limits = self.limits();
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
             // A client without an earlier request gets less time than one that may send another
@@ -197,22 +207,32 @@ impl Connection {
             } else {
                 limits.header_timeout
             };
-            if !self.wakes(longest).await {
+            if !self.first_bytes(longest).await {
                 return Next::End;
             }
         }
-        let bounds = HeadLimits {
-            bytes: limits.header_size,
-            fields: limits.header_count,
-        };
-        let reading = self.head(bounds);
+        let reading = pin!(self.head(limits.bounds));
         within(limits.header_timeout, reading)
             .await
             .unwrap_or(Next::End)
     }
 
-    /// Waits without a buffer until the client sends a byte; `false` if it does not.
-    async fn wakes(&mut self, longest: Duration) -> bool {
+    /// The limits for one head.
+    fn limits(&self) -> NextLimits {
+        let limits = &self.gate().snapshot.load().limits;
+        NextLimits {
+            keep_alive: limits.keep_alive,
+            header_timeout: limits.header_timeout,
+            bounds: HeadLimits {
+                bytes: limits.header_size,
+                fields: limits.header_count,
+            },
+        }
+    }
+
+    /// Waits until the client sends bytes, and reads them; `false` if it sends none. Needs no memory
+    /// while it waits.
+    async fn first_bytes(&mut self, longest: Duration) -> bool {
         let token = match &self.inside {
             Some(inside) => &inside.ending,
             None => &self.shared.gate.draining,
@@ -225,7 +245,7 @@ impl Connection {
         let now = self.shared.gate.clock.instant();
         tokio::select! {
             biased;
-            woken = self.stream.wakes(&mut self.buffer) => woken.is_ok(),
+            read = read_onto(&mut self.stream, &mut self.buffer) => matches!(read, Ok(1..)),
             () = ending => false,
             () = self.timer.wait(now, longest) => false,
         }

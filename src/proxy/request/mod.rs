@@ -203,7 +203,11 @@ async fn aim(
         crate::proxy::accept::capture::url(head, &target)?
     } else {
         flow.facts.tls_mode = Some(TlsMode::None);
-        url(head)?
+        let url = url(head, connection.last_target.as_ref())?;
+        if connection.last_target.as_ref() != Some(&url.target) {
+            connection.last_target = Some(url.target.clone());
+        }
+        url
     };
     // The target counts and `Host` is written anew from it (RFC 9112 section 3.2.2), but a request
     // with an invalid `Host` is refused (section 3.2). Inside a tunnel, `Host` was compared with
@@ -239,13 +243,13 @@ fn repeats_authority(head: &RequestHead, host: &[u8]) -> bool {
 }
 
 /// The target and path of an absolute-form request (RFC 9112 section 3.2.2).
-fn url(head: &RequestHead) -> Result<Url, Refusal> {
+fn url(head: &RequestHead, before: Option<&Target>) -> Result<Url, Refusal> {
     let target = head.target();
     if target.starts_with(b"/") || target == b"*" {
         let detail = "this is a proxy: the request target must be an absolute http:// URL";
         return Err(Refusal::because(Code::BadRequest, detail));
     }
-    let url = Url::parse(target).map_err(|error| match error {
+    let url = Url::parse_after(target, before).map_err(|error| match error {
         TargetError::Path(error) => Refusal::because(Code::BadPath, error.to_string()),
         error => Refusal::because(Code::BadTarget, error.to_string()),
     })?;
