@@ -83,7 +83,7 @@ pub(super) struct Origin {
 struct Remembered {
     generation: u64,
     authorization: Option<Bytes>,
-    known: Known,
+    known: Arc<Known>,
 }
 
 /// A request head, or the reason why none could be read.
@@ -144,7 +144,7 @@ impl Connection {
                 Some(read) => read,
                 None => self.next().await,
             };
-            let head = match next {
+            let mut head = match next {
                 Next::End => return None,
                 Next::Malformed(error) => {
                     Box::pin(self.malformed(error)).await;
@@ -154,9 +154,9 @@ impl Connection {
             };
             let tunnels = self.captured.is_none() && self.inside.is_none();
             if head.method == Method::Connect && tunnels {
-                return tunnel::connect(self, *head).await;
+                return tunnel::connect(self, head).await;
             }
-            match request::forward(&mut self, *head).await {
+            match request::forward(&mut self, &mut head).await {
                 After::Keep => {}
                 After::Close => {
                     self.linger().await;
@@ -305,7 +305,7 @@ impl Connection {
         &mut self,
         flow: &mut Flow,
         head: &RequestHead,
-    ) -> Result<Known, Refusal> {
+    ) -> Result<Arc<Known>, Refusal> {
         let known = self.identify_by(flow, head.proxy_authorization()).await?;
         // No request follows a CONNECT.
         if head.method != Method::Connect {
@@ -319,7 +319,7 @@ impl Connection {
         &mut self,
         flow: &mut Flow,
         authorization: Option<&[u8]>,
-    ) -> Result<Known, Refusal> {
+    ) -> Result<Arc<Known>, Refusal> {
         let snapshot = flow.snapshot();
         let known = self.known_as(&snapshot, authorization).await;
         let known = known.map_err(|error| {
@@ -337,7 +337,7 @@ impl Connection {
         &mut self,
         snapshot: &Snapshot,
         authorization: Option<&[u8]>,
-    ) -> Result<Known, IdentityError> {
+    ) -> Result<Arc<Known>, IdentityError> {
         if let Some(last) = &self.known
             && last.generation == snapshot.generation
             && last.authorization.as_deref() == authorization
@@ -360,14 +360,14 @@ impl Connection {
             presenting.await?
         };
         let caller = snapshot.caller(&presented).ok_or(IdentityError::Invalid)?;
-        Ok(Known {
+        Ok(Arc::new(Known {
             presented,
             caller: Arc::new(caller),
             epoch,
-        })
+        }))
     }
 
-    fn remember(&mut self, flow: &Flow, authorization: Option<&[u8]>, known: &Known) {
+    fn remember(&mut self, flow: &Flow, authorization: Option<&[u8]>, known: &Arc<Known>) {
         let generation = flow.snapshot().generation;
         let again =
             |last: &Remembered| last.generation == generation && last.known.epoch == known.epoch;

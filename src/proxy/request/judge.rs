@@ -2,6 +2,7 @@
 //!
 //! A request with several facts is decided for each of them, and passes if all pass.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,15 @@ const ONCE: [&str; 6] = [
     "mcp-name",
     "mcp-protocol-version",
 ];
+/// The lengths of these names, one bit each: few fields are compared with them.
+const ONCE_LENGTHS: u32 = {
+    let (mut lengths, mut rest) = (0, &ONCE as &[&str]);
+    while let [name, others @ ..] = rest {
+        lengths |= 1 << name.len();
+        rest = others;
+    }
+    lengths
+};
 /// Further fields on which the decision or the caller depends.
 const ALSO_JUDGED: [&str; 4] = ["authorization", "cookie", "git-protocol", "mcp-session-id"];
 /// The time limit for the whole body of a request to decide, however steadily it arrives.
@@ -70,8 +80,11 @@ pub(in crate::proxy) async fn request(
         flow.facts.again().path = Some(url.path.path().into());
     }
     let longest = flow.snapshot().limits.idle.min(MAX_BODY_TIME);
-    let judging = Request { known, url, head }.run(connection, flow);
-    let judged = within(longest, judging).await;
+    let judged = {
+        // Pinned here: a future of this size is not moved again.
+        let judging = pin!(Request { known, url, head }.run(connection, flow));
+        within(longest, judging).await
+    };
     let slow = || Err(Refusal::malformed(408, "the body does not come in time"));
     let (decision, asked) = judged.unwrap_or_else(|_| slow())?;
     if decision.mode == Mode::Enforce {
@@ -234,6 +247,10 @@ impl Request<'_> {
     fn twice(&self) -> Option<&'static str> {
         let mut seen = [false; ONCE.len()];
         for field in self.head.fields.iter() {
+            let length = field.name.len();
+            if length >= 32 || ONCE_LENGTHS >> length & 1 == 0 {
+                continue;
+            }
             for (name, seen) in ONCE.into_iter().zip(&mut seen) {
                 if !is_alike(field.name, name) {
                     continue;

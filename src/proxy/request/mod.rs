@@ -45,11 +45,11 @@ pub(super) enum After {
 }
 
 /// Answers one request; returns the state of the connection.
-pub(super) async fn forward(connection: &mut Connection, mut head: RequestHead) -> After {
+pub(super) async fn forward(connection: &mut Connection, head: &mut RequestHead) -> After {
     let Some(mut flow) = connection.begin(FlowKind::Http).await else {
         return After::Close;
     };
-    match Box::pin(request(connection, &mut flow, &mut head)).await {
+    match Box::pin(request(connection, &mut flow, head)).await {
         Ok(after) => {
             flow.record_end().await;
             after

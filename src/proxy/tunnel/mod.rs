@@ -47,7 +47,10 @@ pub(super) enum Way {
 }
 
 /// Answers 200 and returns the tunnel, or refuses.
-pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Option<Box<Tunnel>> {
+pub(super) async fn connect(
+    mut connection: Connection,
+    head: Box<RequestHead>,
+) -> Option<Box<Tunnel>> {
     let mut flow = connection.begin(FlowKind::Connect).await?;
     let opened = open(&mut connection, &mut flow, &head).await;
     drop(head);
