@@ -263,14 +263,9 @@ impl Object {
     }
 
     fn quoted_id(&mut self, id: &Uuid) {
-        let digits = decimal::hex(id.as_bytes());
-        let mut text = *b"\"00000000-0000-0000-0000-000000000000\"";
-        text[1..9].copy_from_slice(digits[..4].as_flattened());
-        text[10..14].copy_from_slice(digits[4..6].as_flattened());
-        text[15..19].copy_from_slice(digits[6..8].as_flattened());
-        text[20..24].copy_from_slice(digits[8..10].as_flattened());
-        text[25..37].copy_from_slice(digits[10..].as_flattened());
-        self.push(&text);
+        let mut buffer = Uuid::encode_buffer();
+        let text = id.hyphenated().encode_lower(&mut buffer);
+        self.quoted(text.as_bytes());
     }
 
     /// Appends a text between quotes.
