@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use bytes::BufMut;
 
-/// The pairs of digits of the largest `u64`.
+/// Pairs of digits of a `u64`, at most.
 const MAX_PAIRS: usize = 10;
 
 /// Appends a whole number.

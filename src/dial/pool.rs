@@ -38,7 +38,8 @@ pub struct PoolKey {
     pub parent: Option<Arc<str>>,
 }
 
-/// Without the rest, which is nearly always the same for a caller and a target.
+/// Only the target and the caller are hashed: connections of a caller to a target rarely differ in
+/// the rest, which `Eq` compares.
 impl Hash for PoolKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.target.hash(state);

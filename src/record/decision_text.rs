@@ -66,14 +66,15 @@ impl<'a> Decided<'a> {
         self.detail.is_none() && self.request.is_none()
     }
 
-    /// The slot for the text, by the rule and the action.
+    /// The slot for the text, by the rule, the tier, the category and the action.
     fn slot(&self) -> usize {
-        // The address is enough to spread rules over the slots: the facts are compared as well.
-        let rule = self
-            .rule
-            .map_or(0, |rule| Arc::as_ptr(rule).cast::<u8>().addr() / 32);
+        // The address is enough to spread names over the slots: the facts are compared as well.
+        let place = |name: Option<&Arc<str>>| {
+            name.map_or(0, |name| Arc::as_ptr(name).cast::<u8>().addr() / 32)
+        };
+        let category = self.category.map_or(0, |category| 1 + category as usize);
         let action = self.action.map_or(0, |action| 1 + action as usize);
-        (rule + action) % SLOTS
+        (place(self.rule) + 7 * place(self.tier) + 3 * category + action) % SLOTS
     }
 }
 

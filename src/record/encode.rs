@@ -443,7 +443,7 @@ fn policy(object: &mut Object, digest: &str, generation: u64) {
 /// of the dial and of the answer, which are known later.
 type Parts = [Range<usize>; 3];
 
-/// The text of these parts.
+/// A `decision` line and the places of these parts in it.
 #[derive(Debug)]
 pub(super) struct Shared {
     /// The `decision` line up to the end of the last part.

@@ -23,7 +23,8 @@ pub enum End {
     /// The flow was dropped without a regular end: a defect or a panic.
     #[default]
     Abandoned,
-    /// Ended by shutdown, or by a policy that no longer allows the flow.
+    /// Ended by shutdown, or by a policy that no longer allows the flow, when no refusal could be
+    /// sent any more. With a refusal the end is `refused`.
     Cancelled,
     /// Both sides closed.
     Closed,

@@ -74,6 +74,44 @@ fn a_drain_has_a_deadline() {
     assert_eq!(close.text("tidegate.end"), "cancelled");
 }
 
+/// A 503 asks its client to try again. A POST that its origin has may not be carried out twice.
+#[test]
+fn at_the_end_of_a_drain_a_waiting_get_is_told_to_come_again_and_a_post_is_closed() {
+    let origin = Origin::http(|visit, _| {
+        let _ = visit.exactly(1)?;
+        Ok(())
+    });
+    let port = origin.port();
+    let mut gate = Gate::with(&format!("{}\n[limits]\ndrain = \"1 s\"\n", loopback(port)));
+    let ask = |method: &str, fields: &str| {
+        let mut client = gate.client();
+        client.send(format!(
+            "{method} http://{HOST}:{port}/ HTTP/1.1\r\nHost: x\r\n{fields}\r\n"
+        ));
+        client
+    };
+    let mut get = ask("GET", "");
+    let mut post = ask("POST", "Content-Length: 0\r\n");
+    until("both at the origin", || origin.requests().len() == 2);
+
+    assert!(gate.terminate().success());
+
+    let answer = get.answer("GET");
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (503, "draining")
+    );
+    assert_eq!(post.rest(), b"");
+    let mut ends: Vec<_> = gate
+        .records()
+        .named("close")
+        .iter()
+        .map(|close| close.text("tidegate.end").to_owned())
+        .collect();
+    ends.sort();
+    assert_eq!(ends, ["cancelled", "refused"]);
+}
+
 #[test]
 fn a_flow_whose_name_is_resolved_after_the_end_of_a_drain_ends_with_it() {
     let late = "late.example.net";

@@ -258,7 +258,9 @@ fn a_request_that_would_no_longer_pass_is_refused_while_its_origin_is_silent() {
     );
     let close = gate.last_close();
     assert_eq!(close.text("error.type"), "revoked");
+    assert_eq!(close.text("tidegate.end"), "refused");
     assert_eq!(close.text("tidegate.blame"), "policy");
+    assert!(close.text("tidegate.detail").contains("may have carried"));
 }
 
 #[test]

@@ -351,3 +351,20 @@ fn starts_with(name: &[u8], prefix: &[u8]) -> bool {
     name.get(..prefix.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_field_that_replaces_a_method_or_a_url_has_its_name() {
+        for name in METHOD_OVERRIDES {
+            let upper = name.to_ascii_uppercase();
+            assert_eq!(Name::of(name.as_bytes()), Name::MethodOverride, "{name}");
+            assert_eq!(Name::of(upper.as_bytes()), Name::MethodOverride, "{upper}");
+        }
+        for name in URL_OVERRIDES {
+            assert_eq!(Name::of(name.as_bytes()), Name::UrlOverride, "{name}");
+        }
+    }
+}

@@ -155,7 +155,10 @@ impl Exchange<'_> {
                 let again = self.may_go_again(untouched, kept, early);
                 Err(again.unwrap_or_else(|| Broken::Before(silent_origin())))
             }
-            ended => self.broken(flow, &answer, ended, waited),
+            ended => {
+                let begun = progress.has_begun();
+                self.broken(flow, &answer, ended, (begun, waited))
+            }
         }
     }
 
@@ -240,13 +243,14 @@ impl Exchange<'_> {
 
     /// Sets the end of a failed exchange in the flow, and returns the consequence for the client.
     ///
-    /// `waited`: whether the gate waited for the client.
+    /// `begun`: whether the origin may have a part of the request. `waited`: whether the gate waited
+    /// for the client.
     fn broken(
         &self,
         flow: &mut Flow,
         answer: &Answer,
         ended: Ended,
-        waited: bool,
+        (begun, waited): (bool, bool),
     ) -> Result<After, Broken> {
         let told = answer.has_begun();
         // A length or chunks show the client that a part is missing; the end of the connection does
@@ -257,8 +261,14 @@ impl Exchange<'_> {
             After::Close
         };
         match ended {
-            Ended::Cut(cut) if !told => return Err(Broken::Before(Refusal::cut(cut))),
-            Ended::Cut(cut) => flow.was_cut(cut),
+            Ended::Cut(cut) => {
+                // A 503 asks the client to try again, which could carry the request out twice.
+                let twice = cut == gate::Cut::Drain && begun && !is_idempotent(&self.head.method);
+                if !told && !twice {
+                    return Err(Broken::Before(cut_at_origin(cut, begun)));
+                }
+                flow.was_cut(cut);
+            }
             Ended::Quiet if !told && waited => return Err(Broken::Before(stalled_client())),
             Ended::Quiet if !told => return Err(Broken::Before(Code::ConnectTimeout.into())),
             Ended::Quiet => flow.refuse(&Code::Idle.into()),
@@ -427,6 +437,16 @@ pub(super) fn unknown_to_parent() -> Refusal {
 pub(super) fn silent_origin() -> Refusal {
     let detail = "the origin closed before it answered";
     Refusal::because(Code::BadResponse, detail).exactly("response_missing")
+}
+
+/// The refusal of a request that was cut while its origin was to answer.
+fn cut_at_origin(cut: gate::Cut, begun: bool) -> Refusal {
+    let refusal = Refusal::cut(cut);
+    if begun {
+        refusal.with_detail("the origin has the request, and may have carried it out")
+    } else {
+        refusal
+    }
 }
 
 /// The refusal of a client that does not send the announced body.

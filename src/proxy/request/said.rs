@@ -19,9 +19,7 @@ const MAX_TEXT: usize = 128;
 /// Reads the agent's own header fields.
 pub(in crate::proxy) fn of(head: &RequestHead, flow: &mut Flow) {
     let mut said = Said::default();
-    // Each of these names begins with one of these letters.
-    let may_be = |name: &[u8]| matches!(name.first(), Some(b't' | b'T' | b'x' | b'X'));
-    for field in head.fields.iter().filter(|field| may_be(field.name)) {
+    for field in head.fields.iter() {
         let slot = match () {
             () if SESSIONS.iter().any(|name| is(field.name, name)) => {
                 // One matching id does not make up for another that differs.
