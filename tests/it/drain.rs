@@ -90,18 +90,18 @@ fn at_the_end_of_a_drain_a_waiting_get_is_told_to_come_again_and_a_post_is_close
         ));
         client
     };
-    let mut get = ask("GET", "");
-    let mut post = ask("POST", "Content-Length: 0\r\n");
+    let mut reading = ask("GET", "");
+    let mut writing = ask("POST", "Content-Length: 0\r\n");
     until("both at the origin", || origin.requests().len() == 2);
 
     assert!(gate.terminate().success());
 
-    let answer = get.answer("GET");
+    let answer = reading.answer("GET");
     assert_eq!(
         (answer.status(), answer.refusal().as_str()),
         (503, "draining")
     );
-    assert_eq!(post.rest(), b"");
+    assert_eq!(writing.rest(), b"");
     let mut ends: Vec<_> = gate
         .records()
         .named("close")
