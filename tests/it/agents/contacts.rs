@@ -12,8 +12,13 @@ use super::world::{Run, Way};
 
 /// Where nothing is refused, and everything is seen.
 fn contacts(agent: &'static Agent) {
+    contacts_with(agent, &[]);
+}
+
+fn contacts_with(agent: &'static Agent, words: &[&str]) {
     let run = Run::of(agent, Way::Exec, "none.json")
         .inspected()
+        .words(words)
         .options(&["--observe"]);
     let Some(played) = run.play() else { return };
     let seen = Seen::of(&played);
@@ -93,7 +98,8 @@ fn of_claude_code() {
 
 #[test]
 fn of_aider() {
-    contacts(&AIDER);
+    // Without it, one installation in ten reports, chosen by its random id.
+    contacts_with(&AIDER, &["--analytics"]);
 }
 
 #[test]
