@@ -46,7 +46,7 @@ pub(crate) fn listening() -> Origin {
     })
 }
 
-/// How a request fares; 0 where the gate ends it, because its exception ends meanwhile.
+/// The status of a request and the code of its refusal; 0 where the connection ends without an answer.
 pub(crate) fn status(gate: &Gate, origin: &Origin) -> (u16, String) {
     let host = format!("{HOST}:{}", origin.port());
     let mut client = gate.client();
@@ -79,10 +79,16 @@ fn an_exception_of_a_file_passes_before_a_deny_and_its_tunnel_ends_with_it() {
     client.tunnel(&format!("{HOST}:{port}"));
     let hello = Hello::naming(HOST).bytes();
     client.send(&hello);
+    // The origin never answers this request.
+    assert_eq!(status(&gate, &origin), refused("exception_ended"));
     client.is_closed();
 
+    let lines = gate.records();
+    let is_close = |line: &&Line| line["event.name"] == "close";
+    for close in lines.iter().filter(is_close) {
+        assert_eq!(close["error.type"], "exception_ended");
+    }
     let close = gate.last_close();
-    assert_eq!(close["error.type"], "exception_ended");
     assert_eq!(close["tidegate.blame"], "policy");
     assert_eq!(close["tidegate.exception.id"], "EXC-1");
     assert_eq!(close["security_rule.name"], "EXC-1");

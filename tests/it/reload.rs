@@ -18,6 +18,16 @@ fn growing(port: u16, number: usize) -> String {
     format!("{}{more}", loopback(port))
 }
 
+/// A client whose request was sent.
+fn ask(gate: &Gate, origin: &Origin) -> Client {
+    let mut client = gate.client();
+    client.send(format!(
+        "GET http://{HOST}:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        origin.port()
+    ));
+    client
+}
+
 fn nothing_allowed() -> String {
     format!("{TIERS}{}", names(&[HOST]))
 }
@@ -215,11 +225,7 @@ fn an_open_response_that_would_no_longer_pass_is_closed() {
         Ok(())
     });
     let gate = Gate::with(&loopback(origin.port()));
-    let mut client = gate.client();
-    client.send(format!(
-        "GET http://{HOST}:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
-        origin.port()
-    ));
+    let mut client = ask(&gate, &origin);
     assert_eq!(client.head().status(), 200);
     assert_eq!(client.chunk(), b"first");
 
@@ -240,11 +246,7 @@ fn a_request_that_would_no_longer_pass_is_refused_while_its_origin_is_silent() {
         Ok(())
     });
     let gate = Gate::with(&loopback(origin.port()));
-    let mut client = gate.client();
-    client.send(format!(
-        "GET http://{HOST}:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
-        origin.port()
-    ));
+    let mut client = ask(&gate, &origin);
     until("the request at its origin", || {
         !origin.requests().is_empty()
     });

@@ -202,12 +202,12 @@ impl Connection {
             self.buffer = BytesMut::new();
             // A client without an earlier request gets less time than one that may send another
             // request.
-            let longest = if self.asked {
+            let timeout = if self.asked {
                 limits.keep_alive
             } else {
                 limits.header_timeout
             };
-            if !self.first_bytes(longest).await {
+            if !self.read_first_bytes(timeout).await {
                 return Next::End;
             }
         }
@@ -232,7 +232,7 @@ impl Connection {
 
     /// Waits until the client sends bytes, and reads them; `false` if it sends none. Needs no memory
     /// while it waits.
-    async fn first_bytes(&mut self, longest: Duration) -> bool {
+    async fn read_first_bytes(&mut self, timeout: Duration) -> bool {
         let token = match &self.inside {
             Some(inside) => &inside.ending,
             None => &self.shared.gate.draining,
@@ -247,7 +247,7 @@ impl Connection {
             biased;
             read = read_onto(&mut self.stream, &mut self.buffer) => matches!(read, Ok(1..)),
             () = ending => false,
-            () = self.timer.wait(now, longest) => false,
+            () = self.timer.wait(now, timeout) => false,
         }
     }
 

@@ -79,11 +79,11 @@ pub(in crate::proxy) async fn request(
     if flow.snapshot().records_paths {
         flow.facts.again().path = Some(url.path.path().into());
     }
-    let longest = flow.snapshot().limits.idle.min(MAX_BODY_TIME);
+    let timeout = flow.snapshot().limits.idle.min(MAX_BODY_TIME);
     let judged = {
         // Pinned here: a future of this size is not moved again.
         let judging = pin!(Request { known, url, head }.run(connection, flow));
-        within(longest, judging).await
+        within(timeout, judging).await
     };
     let slow = || Err(Refusal::malformed(408, "the body does not come in time"));
     let (decision, asked) = judged.unwrap_or_else(|_| slow())?;
